@@ -1,0 +1,45 @@
+"""What every data set is to the rest of the pipeline: named classes and three lists of photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class DataError(ValueError):
+    """The data is missing, empty or inconsistent; the message says what to do about it."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photo of one product.
+
+    Attributes:
+        path: the image file.
+        label: index of the product in `ProductDataset.classes`.
+    """
+
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class ProductDataset:
+    """Photos of products, split for one experiment.
+
+    Attributes:
+        name: the data set and its protocol, e.g. "grocery-store/one-shot".
+        classes: names of the products; a `Sample.label` indexes them.
+        train: photos the model is fitted on.
+        validation: photos the best epoch is chosen on; may be empty, then the last epoch is kept.
+        test: photos that are only ever scored.
+        train_repeats: how often each training photo is drawn in an epoch (few-shot protocols
+            repeat a handful of photos under fresh augmentation so that an epoch has enough steps).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    train_repeats: int = 1

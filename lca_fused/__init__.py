@@ -1,0 +1,12 @@
+"""Local-Concepts-Accumulation (LCA) for retail product recognition.
+
+arXiv 2001.03992, "Bag of Tricks for Retail Product Image Classification". Needs torch alone.
+"""
+
+from lca_fused.functional import local_concepts_accumulation
+from lca_fused.layer import LCA
+from lca_fused.loss import MaxEntropyLoss
+
+__version__ = "0.1.0"
+
+__all__ = ["LCA", "MaxEntropyLoss", "local_concepts_accumulation"]

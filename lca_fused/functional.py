@@ -1,0 +1,80 @@
+"""Local-Concepts-Accumulation as a function: check the arguments, project once, pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from lca_fused.backends import check_backend, rectangle_pooling
+from lca_fused.rectangles import resolve_kernel_sizes
+
+
+def local_concepts_accumulation(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    kernel_sizes: Iterable[tuple[int, int]] | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Local-Concepts-Accumulation, arXiv 2001.03992 section 3.2.
+
+    Every rectangle of the feature map is average-pooled to one C-vector (a local concept), sent
+    through one shared linear layer and a ReLU, and all the results are averaged. As the linear
+    layer commutes with average pooling, the map is projected once, H*W rows, and the rectangles
+    are taken from the projection.
+
+    Args:
+        x: (N, C, H, W) feature map, floating point, any strides; N may be 0.
+        weight: (D, C), shared by all rectangles.
+        bias: (D,) or None.
+        kernel_sizes: (kh, kw) pairs in positions; None means every size that fits but 1x1, as in
+            the paper.
+        backend: "eager" (torch operators), or "auto" for one that can serve the input.
+
+    Returns:
+        (N, D), in the dtype F.linear would return: that of the inputs, or autocast's. Sums over
+        rectangles are taken in float32 (float64 for float64).
+
+    Raises:
+        ValueError: a shape does not fit, the map is 1x1, the kernel sizes do not fit the map, or
+            the backend is unknown.
+        TypeError: an argument is not a floating-point tensor, or kernel sizes are not pairs.
+    """
+    _check_tensors(x, weight, bias)
+    check_backend(backend)
+    resolved = resolve_kernel_sizes(x.shape[2], x.shape[3], kernel_sizes)
+    projection = F.linear(x.permute(0, 2, 3, 1), weight, bias)  # (N, H, W, D)
+    return rectangle_pooling(projection, resolved, backend)
+
+
+def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
+        if tensor is None and name == "bias":
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
+        if not tensor.is_floating_point():
+            raise TypeError(
+                f"{name} has dtype {tensor.dtype}; expected a floating-point dtype, "
+                f"convert it first, e.g. {name}.float()"
+            )
+    if x.dim() != 4:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}; expected a feature map (N, C, H, W), "
+            "taken before the backbone's global pooling"
+        )
+    if 0 in x.shape[1:]:
+        raise ValueError(f"x has shape {tuple(x.shape)}; C, H and W must be at least 1")
+    if weight.dim() != 2 or weight.shape[1] != x.shape[1]:
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)}; expected (D, {x.shape[1]}) "
+            f"to project the {x.shape[1]} channels of x"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"bias has shape {tuple(bias.shape)}; expected ({weight.shape[0]},), one number a row "
+            "of weight"
+        )

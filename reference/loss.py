@@ -1,0 +1,27 @@
+"""The maximum-entropy loss exactly as the paper states it (arXiv 2001.03992, section 3.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def max_entropy_loss_reference(
+    logits: Tensor, target: Tensor, gamma: float = 1.0, weight: float = 0.5
+) -> Tensor:
+    """(1 - weight) * NLL + weight * (D_KL(target || p) - gamma * H[p]), a value a sample.
+
+    Args:
+        logits: (N, K).
+        target: (N, K) probabilities.
+        gamma: weight of the entropy inside the maximum-entropy term.
+        weight: weight of the maximum-entropy term in the average.
+
+    Returns:
+        (N,), in nats.
+    """
+    p = torch.softmax(logits, dim=1)
+    nll = -(target * p.log()).sum(dim=1)
+    divergence = torch.where(target > 0, target * (target / p).log(), 0).sum(dim=1)
+    entropy = -(p * p.log()).sum(dim=1)
+    return (1 - weight) * nll + weight * (divergence - gamma * entropy)

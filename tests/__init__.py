@@ -1,0 +1,1 @@
+"""Tests of lca_fused, the reference and the experiments."""
