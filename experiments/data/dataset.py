@@ -10,6 +10,10 @@ class DataError(ValueError):
     """The data is missing, empty or inconsistent; the message says what to do about it."""
 
 
+class DataNotGivenError(DataError):
+    """The photos are the user's to give, and were not."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One photo of one product.

@@ -1,0 +1,168 @@
+"""What a photo goes through before the network: augmented for training, plain for evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torchvision.transforms import v2
+
+_BLUR_KERNEL = 5  # px
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How strongly training photos are changed, and what evaluation crops away."""
+
+    crop_scale: tuple[float, float] = (0.4, 1.0)
+    """Least and greatest share of the photo's area that a training crop covers, in (0, 1]."""
+
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Least and greatest width / height of a training crop, before it is made square."""
+
+    rotation: float = 30.0
+    """Photos are turned by up to this many degrees either way: products are held, not stood."""
+
+    perspective: float = 0.3
+    """How far a corner may move inwards, as a share of half a side, in [0, 1]; 0 for never."""
+
+    perspective_probability: float = 0.5
+    """Share of training photos that are distorted in perspective."""
+
+    brightness: float = 0.4
+    """Brightness is scaled by a factor within 1 - this and 1 + this."""
+
+    contrast: float = 0.4
+    """Contrast is scaled by a factor within 1 - this and 1 + this."""
+
+    saturation: float = 0.4
+    """Saturation is scaled by a factor within 1 - this and 1 + this."""
+
+    hue: float = 0.03
+    """Hue is turned by up to this share of the colour circle, in [0, 0.5]; 0 is much faster."""
+
+    blur: float = 0.1
+    """Share of training photos that are blurred (Gaussian, sigma up to 1.5 px)."""
+
+    erase: float = 0.0
+    """Share of training photos of which a rectangle is hidden."""
+
+    center_crop: float = 0.875
+    """Share of the shorter side that the evaluation's central square spans, in (0, 1]."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: a value is outside its range.
+        """
+        smallest, largest = self.crop_scale
+        if not 0 < smallest <= largest <= 1:
+            raise ValueError(
+                f"crop_scale is {self.crop_scale}, expected 0 < least <= greatest <= 1"
+            )
+        narrowest, widest = self.crop_ratio
+        if not 0 < narrowest <= widest:
+            raise ValueError(f"crop_ratio is {self.crop_ratio}, expected 0 < least <= greatest")
+        if not 0 <= self.rotation <= 180:
+            raise ValueError(f"rotation is {self.rotation}, expected 0 to 180 degrees")
+        if not 0 <= self.hue <= 0.5:
+            raise ValueError(f"hue is {self.hue}, expected 0 to 0.5")
+        if not 0 < self.center_crop <= 1:
+            raise ValueError(f"center_crop is {self.center_crop}, expected above 0 to 1")
+        for name in ("perspective", "perspective_probability", "blur", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
+        for name in ("brightness", "contrast", "saturation"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
+
+
+def training_transform(
+    size: int, strength: Augmentation, mean: Sequence[float], std: Sequence[float]
+) -> v2.Transform:
+    """Build the random transform of a training photo.
+
+    There is no horizontal flip: packs carry text and logos, which no shelf shows mirrored.
+
+    Args:
+        size: side of the output in pixels.
+        strength: of each step; a step of strength 0 is left out.
+        mean: of each channel, of values in [0, 1].
+        std: of each channel, of values in [0, 1].
+
+    Returns:
+        A transform of an image tensor, uint8 (3, H, W) of any size, to a float32 tensor
+        (3, size, size), normalised. It draws from torch's global CPU generator.
+    """
+    steps: list[v2.Transform] = [
+        v2.RandomResizedCrop(
+            size, scale=strength.crop_scale, ratio=strength.crop_ratio, antialias=True
+        )
+    ]
+    # Everything random runs on the crop, which is smaller than the photo, and on uint8. The mean
+    # colour is 0 once normalised: what a distortion uncovers says nothing.
+    fill = [round(255 * value) for value in mean]
+    if strength.rotation:
+        bilinear = v2.InterpolationMode.BILINEAR
+        steps.append(v2.RandomRotation(strength.rotation, interpolation=bilinear, fill=fill))
+    if strength.perspective and strength.perspective_probability:
+        steps.append(
+            v2.RandomPerspective(
+                strength.perspective, p=strength.perspective_probability, fill=fill
+            )
+        )
+    if any((strength.brightness, strength.contrast, strength.saturation, strength.hue)):
+        steps.append(
+            v2.ColorJitter(
+                strength.brightness, strength.contrast, strength.saturation, strength.hue
+            )
+        )
+    if strength.blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(_BLUR_KERNEL, (0.1, 1.5))], p=strength.blur))
+    steps += _normalization(mean, std)
+    if strength.erase:
+        # After the normalisation, where 0 is the mean colour.
+        steps.append(v2.RandomErasing(p=strength.erase, scale=(0.02, 0.2), value=0))
+    return v2.Compose(steps)
+
+
+def evaluation_transform(
+    size: int, mean: Sequence[float], std: Sequence[float], *, center_crop: float = 0.875
+) -> v2.Transform:
+    """Build the transform of a photo that is scored.
+
+    Args:
+        size: side of the output in pixels.
+        mean: of each channel, of values in [0, 1].
+        std: of each channel, of values in [0, 1].
+        center_crop: share of the shorter side that the output spans, see `Augmentation`.
+
+    Returns:
+        A transform of an image tensor, uint8 (3, H, W) of any size, to the float32 tensor
+        (3, size, size) of its central square, normalised. Nothing in it is random.
+    """
+    return v2.Compose(
+        [
+            v2.Resize(resized_side(size, center_crop), antialias=True),
+            v2.CenterCrop(size),
+            *_normalization(mean, std),
+        ]
+    )
+
+
+def resized_side(size: int, center_crop: float = 0.875) -> int:
+    """Shorter side in pixels of a photo whose central `size` pixels are `center_crop` of it.
+
+    The side to cache photos at: 256 for 224.
+    """
+    return math.ceil(size / center_crop)
+
+
+def _normalization(mean: Sequence[float], std: Sequence[float]) -> list[v2.Transform]:
+    return [
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(list(mean), list(std), inplace=True),
+    ]

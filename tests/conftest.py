@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+hypothesis.settings.register_profile(
+    "deterministic", derandomize=True, deadline=None, database=None
+)
+hypothesis.settings.load_profile("deterministic")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--data-root", help="folder with real photos (default: LCA_DATA_ROOT)")
+
+
+@pytest.fixture(scope="session")
+def data_root(request: pytest.FixtureRequest) -> Path:
+    root = request.config.getoption("--data-root") or os.environ.get("LCA_DATA_ROOT")
+    if not root:
+        pytest.skip("no real photos: pass --data-root or set LCA_DATA_ROOT")
+    return Path(root)
+
+
+@pytest.fixture
+def poisoned_memory() -> Iterator[None]:
+    """Fill torch.empty and its kin with NaN, so that memory read before it is written shows."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.zeros(1).new_empty(3).isnan().all()
+        assert torch.empty_like(torch.zeros(3)).isnan().all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
