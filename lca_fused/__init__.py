@@ -6,7 +6,14 @@ arXiv 2001.03992, "Bag of Tricks for Retail Product Image Classification". Needs
 from lca_fused.functional import local_concepts_accumulation
 from lca_fused.layer import LCA
 from lca_fused.loss import MaxEntropyLoss
+from lca_fused.models import LCAClassifier, attach_lca
 
 __version__ = "0.1.0"
 
-__all__ = ["LCA", "MaxEntropyLoss", "local_concepts_accumulation"]
+__all__ = [
+    "LCA",
+    "LCAClassifier",
+    "MaxEntropyLoss",
+    "attach_lca",
+    "local_concepts_accumulation",
+]

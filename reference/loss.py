@@ -22,6 +22,6 @@ def max_entropy_loss_reference(
     """
     p = torch.softmax(logits, dim=1)
     nll = -(target * p.log()).sum(dim=1)
-    divergence = torch.where(target > 0, target * (target / p).log(), 0).sum(dim=1)
+    divergence = (torch.xlogy(target, target) - target * p.log()).sum(dim=1)  # 0 log 0 = 0
     entropy = -(p * p.log()).sum(dim=1)
     return (1 - weight) * nll + weight * (divergence - gamma * entropy)

@@ -1,0 +1,177 @@
+"""local_concepts_accumulation: what it accepts and refuses, autocast, compilation, export."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lca_fused import local_concepts_accumulation
+from reference.lca import lca_reference
+from tests.parity import random_gradient, random_inputs, relative_error, with_gradients
+
+X = torch.zeros(2, 3, 4, 5)
+WEIGHT = torch.zeros(6, 3)
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_backends_agree_with_the_reference(backend):
+    inputs = random_inputs((2, 3, 4, 5), 6)
+    output = local_concepts_accumulation(**inputs, backend=backend)
+    assert relative_error(output, lca_reference(**inputs)) <= 1e-12
+
+
+def test_bias_may_be_left_out():
+    inputs = random_inputs((2, 3, 4, 5), 6, bias=False)
+    without = local_concepts_accumulation(inputs["x"], inputs["weight"])
+    zero = local_concepts_accumulation(inputs["x"], inputs["weight"], torch.zeros(6).double())
+    torch.testing.assert_close(without, zero)
+
+
+def test_kernel_sizes_may_come_in_any_order_and_from_a_generator():
+    inputs = random_inputs((2, 3, 4, 5), 6)
+    sizes = [(2, 2), (1, 3), (4, 5)]
+    first = local_concepts_accumulation(**inputs, kernel_sizes=sizes)
+    second = local_concepts_accumulation(**inputs, kernel_sizes=(k for k in reversed(sizes)))
+    assert torch.equal(first, second)
+
+
+def test_1x1_kernels_alone_are_the_mean_of_the_activated_positions():
+    inputs = random_inputs((2, 3, 4, 5), 6)
+    activated = F.linear(inputs["x"].permute(0, 2, 3, 1), inputs["weight"], inputs["bias"]).relu()
+    output = local_concepts_accumulation(**inputs, kernel_sizes=[(1, 1)])
+    torch.testing.assert_close(output, activated.mean(dim=(1, 2)))
+
+
+def test_an_empty_batch_gives_an_empty_output_and_zero_gradients():
+    inputs = random_inputs((0, 3, 4, 5), 6)
+    results = with_gradients(local_concepts_accumulation, inputs, random_gradient((0, 6)))
+    assert results["output"].shape == (0, 6)
+    assert results["x"].shape == (0, 3, 4, 5)
+    assert torch.equal(results["weight"], torch.zeros(6, 3).double())
+    assert torch.equal(results["bias"], torch.zeros(6).double())
+    assert local_concepts_accumulation(**inputs).shape == (0, 6)
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "bias", "error", "message"),
+    [
+        (X.tolist(), WEIGHT, None, TypeError, r"x is a list; expected a torch\.Tensor"),
+        (X, None, None, TypeError, r"weight is a NoneType; expected a torch\.Tensor"),
+        (X, WEIGHT, 0.0, TypeError, r"bias is a float; expected a torch\.Tensor"),
+        (X.long(), WEIGHT, None, TypeError, r"x has dtype torch\.int64; .* x\.float\(\)"),
+        (X, WEIGHT.bool(), None, TypeError, r"weight has dtype torch\.bool; expected a floating"),
+        (X, WEIGHT, torch.zeros(6).cfloat(), TypeError, r"bias has dtype torch\.complex64"),
+        (X[0], WEIGHT, None, ValueError, r"x has shape \(3, 4, 5\); expected a feature map \(N,"),
+        (X.mean((2, 3)), WEIGHT, None, ValueError, r"before the backbone's global pooling"),
+        (X[:, :0], WEIGHT, None, ValueError, r"x has shape \(2, 0, 4, 5\); C, H and W must be"),
+        (X[:, :, :0], WEIGHT, None, ValueError, r"x has shape \(2, 3, 0, 5\); C, H and W must be"),
+        (X, WEIGHT[:, :2], None, ValueError, r"weight has shape \(6, 2\); expected \(D, 3\)"),
+        (X, WEIGHT[0], None, ValueError, r"weight has shape \(3,\); expected \(D, 3\)"),
+        (X, WEIGHT, torch.zeros(3), ValueError, r"bias has shape \(3,\); expected \(6,\)"),
+        (X, WEIGHT, torch.zeros(6, 1), ValueError, r"bias has shape \(6, 1\); expected \(6,\)"),
+        (X[:, :, :1, :1], WEIGHT, None, ValueError, r"a 1x1 feature map has no rectangle"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(x, weight, bias, error, message):
+    with pytest.raises(error, match=message):
+        local_concepts_accumulation(x, weight, bias)
+
+
+@pytest.mark.parametrize(
+    ("kernel_sizes", "error", "message"),
+    [
+        ([], ValueError, "kernel_sizes is empty"),
+        ([(5, 5)], ValueError, r"\[\(5, 5\)\] do not fit the 4x5 feature map"),
+        ([(2, 2), (2, 2)], ValueError, "more than once"),
+        ([2], TypeError, "expected pairs of integers"),
+    ],
+)
+def test_kernel_sizes_that_do_not_fit_are_refused(kernel_sizes, error, message):
+    with pytest.raises(error, match=message):
+        local_concepts_accumulation(X, WEIGHT, kernel_sizes=kernel_sizes)
+
+
+def test_unknown_backends_are_refused_before_anything_is_computed():
+    with pytest.raises(ValueError, match=r"backend is 'cuda'; expected one of \['auto', 'eager'"):
+        local_concepts_accumulation(X, WEIGHT, backend="cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_gives_the_dtype_of_a_linear_layer(dtype):
+    inputs = random_inputs((2, 3, 4, 5), 6, dtype=torch.float32)
+    inputs = {name: t.requires_grad_() for name, t in inputs.items()}
+    with torch.autocast("cpu", dtype=dtype):
+        output = local_concepts_accumulation(**inputs)
+        linear = F.linear(inputs["x"].permute(0, 2, 3, 1), inputs["weight"], inputs["bias"])
+        rounded = {name: t.detach().to(dtype) for name, t in inputs.items()}
+        expected = local_concepts_accumulation(**rounded)
+    assert output.dtype == linear.dtype == dtype
+    assert torch.equal(output, expected)
+    gradients = torch.autograd.grad(output.float().sum(), list(inputs.values()))
+    assert all(gradient.dtype == torch.float32 for gradient in gradients)
+
+
+def test_autocast_takes_a_16_bit_map_and_float32_parameters():
+    inputs = random_inputs((2, 3, 4, 5), 6, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = local_concepts_accumulation(**inputs | {"x": inputs["x"].bfloat16()})
+    assert output.dtype == torch.bfloat16
+    assert relative_error(output, lca_reference(**inputs)) < 0.02
+
+
+def test_autocast_leaves_float64_alone():
+    inputs = random_inputs((2, 3, 4, 5), 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert local_concepts_accumulation(**inputs).dtype == torch.float64
+
+
+@pytest.fixture
+def _fresh_compiler():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiles_whole_forward_and_backward(backend):
+    kernel_sizes = [(1, 2), (2, 2), (3, 1)]
+
+    def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return local_concepts_accumulation(x, weight, bias, kernel_sizes=kernel_sizes)
+
+    inputs, gradient = random_inputs((2, 3, 3, 4), 5), random_gradient((2, 5))
+    compiled = torch.compile(function, fullgraph=True, backend=backend)
+    actual = with_gradients(compiled, inputs, gradient)
+    expected = with_gradients(function, inputs, gradient)
+    for name in expected:
+        assert relative_error(actual[name], expected[name]) <= 1e-12, name
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+def test_compiles_whole_with_the_papers_kernel_sizes():
+    inputs, gradient = random_inputs((2, 3, 5, 4), 6), random_gradient((2, 6))
+    compiled = torch.compile(local_concepts_accumulation, fullgraph=True, backend="aot_eager")
+    actual = with_gradients(compiled, inputs, gradient)
+    expected = with_gradients(local_concepts_accumulation, inputs, gradient)
+    for name in expected:
+        assert relative_error(actual[name], expected[name]) <= 1e-12, name
+
+
+class Pooled(nn.Module):
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return local_concepts_accumulation(x, weight, bias)
+
+
+def test_exports_with_a_batch_of_any_size():
+    inputs = random_inputs((4, 3, 4, 5), 6)
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(
+        Pooled(), (), dict(inputs), dynamic_shapes={"x": {0: batch}, "weight": None, "bias": None}
+    )
+    for n in (1, 2, 7):
+        other = random_inputs((n, 3, 4, 5), 6, seed=n)
+        output = program.module()(**other)
+        assert relative_error(output, lca_reference(**other)) <= 1e-12

@@ -1,0 +1,242 @@
+"""MaxEntropyLoss: the paper's formula by hand, its special cases, stability, what it refuses."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lca_fused import MaxEntropyLoss
+from reference.loss import max_entropy_loss_reference
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
+SETTINGS = [(1.0, 0.5), (0.0, 0.5), (0.3, 1.0), (2.0, 0.0), (0.7, 0.2)]
+INDICES = torch.tensor([0, 3, 2, 3, 1, 0])
+
+
+def logits(dtype: torch.dtype = torch.float64, n: int = 6, classes: int = 4) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (3 * torch.randn(n, classes, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+def probabilities(n: int = 6, classes: int = 4) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    target = torch.rand(n, classes, generator=generator, dtype=torch.float64)
+    target[:2, 1:] = 0  # one-hot rows and rows with a zero among them
+    target[2, 0] = 0
+    return target / target.sum(dim=1, keepdim=True)
+
+
+def by_hand(row: list[float], target: list[float], gamma: float, weight: float) -> float:
+    """The loss of one sample by the definitions of NLL, KL divergence and entropy."""
+    largest = max(row)
+    log_total = largest + math.log(math.fsum(math.exp(z - largest) for z in row))
+    log_p = [z - log_total for z in row]
+    nll = -math.fsum(t * lp for t, lp in zip(target, log_p, strict=True))
+    divergence = math.fsum(
+        t * (math.log(t) - lp) for t, lp in zip(target, log_p, strict=True) if t > 0
+    )
+    entropy = -math.fsum(math.exp(lp) * lp for lp in log_p)
+    return (1 - weight) * nll + weight * (divergence - gamma * entropy)
+
+
+def smoothed(target: list[float], smoothing: float) -> list[float]:
+    return [t * (1 - smoothing) + smoothing / len(target) for t in target]
+
+
+def one_hot(index: int, classes: int) -> list[float]:
+    return [float(k == index) for k in range(classes)]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("gamma", "weight"), SETTINGS)
+def test_class_indices_give_the_formula(gamma, weight, smoothing):
+    loss = MaxEntropyLoss(gamma, weight, label_smoothing=smoothing, reduction="none")
+    expected = [
+        by_hand(row, smoothed(one_hot(index, 4), smoothing), gamma, weight)
+        for row, index in zip(logits().tolist(), INDICES.tolist(), strict=True)
+    ]
+    assert loss(logits(), INDICES).tolist() == pytest.approx(expected, rel=1e-12, abs=1e-13)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("gamma", "weight"), SETTINGS)
+def test_probabilities_give_the_formula(gamma, weight, smoothing):
+    loss = MaxEntropyLoss(gamma, weight, label_smoothing=smoothing, reduction="none")
+    expected = [
+        by_hand(row, smoothed(target, smoothing), gamma, weight)
+        for row, target in zip(logits().tolist(), probabilities().tolist(), strict=True)
+    ]
+    actual = loss(logits(), probabilities()).tolist()
+    assert actual == pytest.approx(expected, rel=1e-12, abs=1e-13)
+
+
+@pytest.mark.parametrize(("gamma", "weight"), SETTINGS)
+def test_agrees_with_the_reference_and_so_does_its_gradient(gamma, weight):
+    ours, theirs = (logits().requires_grad_() for _ in range(2))
+    actual = MaxEntropyLoss(gamma, weight, reduction="none")(ours, probabilities())
+    expected = max_entropy_loss_reference(theirs, probabilities(), gamma, weight)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-13)
+    actual.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_gamma_0_with_class_indices_is_cross_entropy(dtype, weight, reduction):
+    actual = MaxEntropyLoss(0.0, weight, reduction=reduction)(logits(dtype), INDICES)
+    torch.testing.assert_close(actual, F.cross_entropy(logits(dtype), INDICES, reduction=reduction))
+
+
+@pytest.mark.parametrize("smoothing", [0.05, 0.5])
+def test_weight_0_smooths_labels_as_cross_entropy_does(smoothing):
+    loss = MaxEntropyLoss(weight=0.0, label_smoothing=smoothing)
+    for target in (INDICES, probabilities()):
+        expected = F.cross_entropy(logits(), target, label_smoothing=smoothing)
+        torch.testing.assert_close(loss(logits(), target), expected)
+
+
+def test_a_higher_gamma_rewards_entropy():
+    z = torch.zeros(1, 4, dtype=torch.float64)
+    target = torch.tensor([2])
+    losses = [MaxEntropyLoss(gamma, 1.0)(z, target).item() for gamma in (0.0, 1.0, 2.0)]
+    assert losses == pytest.approx([math.log(4), 0.0, -math.log(4)], abs=1e-12)
+
+
+@given(
+    rows=st.lists(st.lists(st.floats(-30, 30), min_size=3, max_size=3), min_size=1, max_size=4),
+    gamma=st.floats(0, 3),
+    weight=st.floats(0, 1),
+    smoothing=st.floats(0, 0.9),
+    data=st.data(),
+)
+def test_class_indices_and_one_hot_probabilities_agree(rows, gamma, weight, smoothing, data):
+    indices = data.draw(st.lists(st.integers(0, 2), min_size=len(rows), max_size=len(rows)))
+    z, target = torch.tensor(rows, dtype=torch.float64), torch.tensor(indices)
+    loss = MaxEntropyLoss(gamma, weight, label_smoothing=smoothing, reduction="none")
+    assert torch.equal(loss(z, target), loss(z, F.one_hot(target, 3).double()))
+
+
+def test_reductions_are_the_sum_and_the_mean_of_the_samples():
+    each = MaxEntropyLoss(reduction="none")(logits(), INDICES)
+    assert each.shape == (6,)
+    torch.testing.assert_close(MaxEntropyLoss(reduction="sum")(logits(), INDICES), each.sum())
+    torch.testing.assert_close(MaxEntropyLoss()(logits(), INDICES), each.mean())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("correct", [True, False])
+def test_huge_logits_give_finite_losses_and_gradients(correct, smoothing, dtype):
+    z = torch.tensor([[1e4, -1e4, 0.0], [-1e4, -1e4, 1e4]], dtype=dtype, requires_grad=True)
+    target = torch.tensor([0, 2]) if correct else torch.tensor([1, 0])
+    loss = MaxEntropyLoss(label_smoothing=smoothing, reduction="none")(z, target)
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert z.grad.isfinite().all()
+    if not smoothing:
+        expected = [0.0, 0.0] if correct else [2e4, 2e4]
+        assert loss.tolist() == pytest.approx(expected, rel=2**-8)
+
+
+def test_large_common_shifts_of_the_logits_change_nothing():
+    loss = MaxEntropyLoss(reduction="none")
+    torch.testing.assert_close(loss(logits() + 1e4, INDICES), loss(logits(), INDICES))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("target", [INDICES, probabilities()], ids=["indices", "probabilities"])
+def test_16_bit_logits_are_computed_in_float32(dtype, target):
+    actual = MaxEntropyLoss()(logits(dtype), target)
+    assert actual.dtype == torch.float32
+    assert torch.equal(actual, MaxEntropyLoss()(logits(dtype).float(), target))
+
+
+def test_autocast_changes_nothing():
+    expected = MaxEntropyLoss()(logits(torch.float32), INDICES)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(MaxEntropyLoss()(logits(torch.float32), INDICES), expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("target", [INDICES, probabilities()], ids=["indices", "probabilities"])
+def test_derivatives_agree_with_finite_differences(target, smoothing):
+    def loss(z: torch.Tensor) -> torch.Tensor:
+        return MaxEntropyLoss(0.7, 0.4, label_smoothing=smoothing)(z, target)
+
+    z = logits().requires_grad_()
+    assert torch.autograd.gradcheck(loss, z, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(loss, z)
+
+
+def test_an_empty_batch_sums_to_0_and_has_no_mean_as_in_cross_entropy():
+    z, target = torch.zeros(0, 3, requires_grad=True), torch.zeros(0, dtype=torch.long)
+    assert MaxEntropyLoss(reduction="none")(z, target).shape == (0,)
+    total = MaxEntropyLoss(reduction="sum")(z, target)
+    total.backward()
+    assert total.item() == 0
+    assert z.grad.shape == (0, 3)
+    assert F.cross_entropy(z, target).isnan()
+    assert MaxEntropyLoss()(z, target).isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_class_indices_may_be_of_any_integer_kind(dtype):
+    assert torch.equal(
+        MaxEntropyLoss()(logits(), INDICES.to(dtype)), MaxEntropyLoss()(logits(), INDICES)
+    )
+
+
+@pytest.mark.parametrize("index", [-100, -1, 4, 255])
+def test_class_indices_out_of_range_are_refused_and_none_is_ignored(index):
+    target = INDICES.clone()
+    target[1] = index
+    with pytest.raises(ValueError, match=r"holds class indices .* expected 0\.\.3 for 4 logits"):
+        MaxEntropyLoss()(logits(), target)
+
+
+@pytest.mark.parametrize(
+    ("z", "target", "error", "message"),
+    [
+        (logits()[0], INDICES, ValueError, r"input has shape \(4,\) .* expected floating-point"),
+        (logits().long(), INDICES, ValueError, r"dtype torch\.int64; expected floating-point"),
+        (logits(), INDICES[:5], ValueError, r"target has shape \(5,\); expected \(6,\) class"),
+        (logits(), INDICES[:, None], ValueError, r"target has shape \(6, 1\); expected \(6,\)"),
+        (logits(), probabilities()[:5], ValueError, r"shape \(5, 4\); probabilities must have"),
+        (logits(), INDICES.double(), ValueError, r"shape \(6,\); probabilities must have"),
+        (logits(), INDICES.bool(), TypeError, r"target has dtype torch\.bool; expected int64"),
+        (logits(), probabilities().cfloat(), TypeError, r"dtype torch\.complex64; expected int64"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(z, target, error, message):
+    with pytest.raises(error, match=message):
+        MaxEntropyLoss()(z, target)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"gamma": -0.1}, r"gamma is -0\.1; expected at least 0"),
+        ({"gamma": math.nan}, "gamma is nan; expected at least 0"),
+        ({"weight": 1.1}, r"weight is 1\.1; expected 0 to 1"),
+        ({"weight": -0.1}, r"weight is -0\.1; expected 0 to 1"),
+        ({"label_smoothing": 1.0}, r"label_smoothing is 1\.0; expected 0 up to below 1"),
+        ({"label_smoothing": -0.1}, r"label_smoothing is -0\.1; expected 0 up to below 1"),
+        ({"reduction": "max"}, r"reduction is 'max'; expected one of \('mean', 'sum', 'none'\)"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MaxEntropyLoss(**arguments)
+
+
+def test_prints_its_arguments():
+    text = "MaxEntropyLoss(gamma=0.3, weight=1.0, label_smoothing=0.1, reduction='sum')"
+    assert repr(MaxEntropyLoss(0.3, 1.0, label_smoothing=0.1, reduction="sum")) == text
