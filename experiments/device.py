@@ -1,0 +1,83 @@
+"""Which device trains, and in which precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class DeviceError(ValueError):
+    """The device asked for is not there; the message says which are."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the dtype its matrix products run in.
+
+    Attributes:
+        device: where the model lives.
+        precision: dtype of autocast; float32 turns autocast off.
+    """
+
+    device: torch.device
+    precision: torch.dtype
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context forward passes run in."""
+        return torch.autocast(
+            self.device.type, self.precision, enabled=self.precision != torch.float32
+        )
+
+
+def resolve_compute(device: str = "auto", precision: Precision = "auto") -> Compute:
+    """Return the device and precision asked for, or the best there are.
+
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:1", "mps"...
+        precision: "auto" takes bfloat16 where the device multiplies it in hardware, float16 on
+            GPUs that only have that, and float32 elsewhere.
+
+    Raises:
+        DeviceError: the device does not exist on this machine.
+    """
+    chosen = _resolve_device(device)
+    dtype = _best_precision(chosen) if precision == "auto" else getattr(torch, precision)
+    return Compute(chosen, dtype)
+
+
+def _resolve_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(
+            f"device is {name!r}, which torch does not know; expected auto, cpu, cuda or cuda:N"
+        ) from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise DeviceError(
+                f"device is {name!r}, but torch {torch.__version__} sees {count} CUDA device(s) "
+                "here; use --device cpu (or auto), or install a CUDA build of torch and its driver"
+            )
+    return device
+
+
+def _best_precision(device: torch.device) -> torch.dtype:
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "cpu" and _cpu_multiplies_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    # torch has no public name for this yet; where the private ones are missing float32 is safe.
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)

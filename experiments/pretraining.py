@@ -1,0 +1,67 @@
+"""Pretrains the small backbone of the embedded default, in the place ImageNet has in the paper."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from experiments.backbones import BACKBONES, small_resnet
+from experiments.data.augment import SMALL_PHOTOS
+from experiments.data.catalog import DataOptions
+from experiments.data.embedded import load_scenario
+from experiments.data.photos import Photos
+from experiments.device import Compute
+from experiments.model import ProductClassifier
+from experiments.recipe import Recipe
+from experiments.storage import save_checkpoint
+from experiments.training import Trainer
+
+PRETRAINING = Recipe(
+    epochs=8,
+    batch_size=64,
+    backbone_lr=0.1,
+    head_lr=0.1,
+    weight_decay=5e-4,
+    freeze_batch_norm=False,
+    image_size=112,
+    augmentation=SMALL_PHOTOS,
+)
+"""From scratch: a higher rate than finetuning, and BatchNorm learns its statistics."""
+
+
+def pretrain_embedded_backbone(
+    output: Path, options: DataOptions, compute: Compute, workers: int
+) -> Path:
+    """Return the weights file of the "embedded" backbone under `output`, made if needed.
+
+    It learns to tell products apart that none of the embedded scenarios holds. An interrupted
+    run goes on after its last finished epoch.
+    """
+    settings = {"recipe": asdict(PRETRAINING), "precision": str(compute.precision)}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    path = output / f"embedded-backbone-{digest}.pt"
+    if path.exists():
+        return path
+    dataset = load_scenario("pretraining", options.cache, image_size=PRETRAINING.image_size)
+    photos = Photos.load(dataset, PRETRAINING, BACKBONES["embedded"].normalization)
+    torch.manual_seed(0)
+    model = ProductClassifier(small_resnet(), "gap", len(dataset.classes), PRETRAINING.image_size)
+    trainer = Trainer(
+        model,
+        nn.CrossEntropyLoss(),
+        PRETRAINING,
+        compute,
+        seed=0,
+        checkpoint=path.with_suffix(".checkpoint.pt"),
+        workers=workers,
+        title="pretraining the embedded backbone",
+    )
+    trainer.fit(photos.train(0), photos.validation)
+    save_checkpoint(trainer.model.features.state_dict(), path)
+    trainer.checkpoint.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,51 @@
+"""How a classifier is finetuned: every number of the recipe, typed, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from experiments.data.augment import Augmentation
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with momentum, linear warm-up and cosine decay, as the paper finetunes (section 4)."""
+
+    epochs: int = 12
+    """Passes over the training photos (each drawn the data set's `train_repeats` times)."""
+    batch_size: int = 16
+    """Photos a step."""
+    backbone_lr: float = 0.005
+    """Peak learning rate of the pretrained backbone."""
+    head_lr: float = 0.02
+    """Peak learning rate of the pooling head and the classifier, which start from noise."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 1e-4
+    """L2 penalty of weights; biases and normalisation parameters have none."""
+    warmup: float = 0.2
+    """Share of the steps spent raising the learning rate to its peak."""
+    clip_norm: float = 5.0
+    """Gradients longer than this are shortened to it."""
+    ema_decay: float = 0.0
+    """Decay a step of the moving average of the weights that is evaluated; 0 evaluates the
+    weights themselves."""
+    freeze_batch_norm: bool = True
+    """Keep the backbone's BatchNorm statistics: few photos would spoil them."""
+    gamma: float = 0.6
+    """Weight of the entropy in the maximum-entropy loss (`MaxEntropyLoss.gamma`)."""
+    image_size: int = 224
+    """Side of the square the network sees, in pixels."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """How training photos are distorted."""
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "batch_size", "backbone_lr", "head_lr", "clip_norm", "image_size")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"recipe.{name} is {getattr(self, name)}; expected more than 0")
+        for name in ("momentum", "warmup", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"recipe.{name} is {getattr(self, name)}; expected 0 up to below 1"
+                )

@@ -1,0 +1,38 @@
+"""Run methods x data sets x seeds and print the table beside the paper's.
+
+    python experiments/run_all.py                          # generated products, no downloads
+    python experiments/run_all.py folder --data-root DIR   # your own photos
+    python experiments/run_all.py grocery-store --help
+
+Every finished cell is stored and skipped when run again; a run that was killed continues at the
+cell and epoch where it stopped. Exit status: 0 when everything ran that could (the table names
+what was never given, data or weights), 1 when something that was given could not be used, 2 when
+the command line itself cannot be used.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from experiments.runner import Runner
+from experiments.study import parse_study
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the study that `arguments` (default: the command line) describe."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    preset, study = parse_study(sys.argv[1:] if arguments is None else arguments)
+    try:
+        runner = Runner(study, study.report or study.output / preset)
+    except ValueError as error:
+        logging.error("error: %s", error)
+        return 2
+    print(runner.run())
+    logging.info("written to %s.md and %s.json", runner.report, runner.report)
+    return 1 if runner.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

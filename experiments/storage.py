@@ -1,0 +1,57 @@
+"""Files that are either whole or absent: a run may be killed at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write tensors and plain values to `path`, atomically."""
+    _write_atomically(path, lambda file: torch.save(state, file))
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote; runs no code from the file.
+
+    Raises:
+        ValueError: the file is not such a checkpoint.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({error}); expected a file of tensors and "
+            "plain values written by torch.save"
+        ) from error
+
+
+def save_text(text: str, path: Path) -> None:
+    """Write `text` to `path` in UTF-8, atomically."""
+    _write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def save_json(value: Any, path: Path) -> None:
+    """Write `value` to `path` as JSON, atomically."""
+    save_text(json.dumps(value, indent=1) + "\n", path)
+
+
+def _write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+    ) as file:
+        try:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,92 @@
+"""What `run_all.py` runs: a typed description of methods x data sets x seeds, with presets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from experiments.data.augment import SMALL_PHOTOS
+from experiments.device import Precision
+from experiments.methods import METHODS
+from experiments.recipe import Recipe
+
+
+def _default_data_root() -> Path | None:
+    root = os.environ.get("LCA_DATA_ROOT")
+    return Path(root) if root else None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Methods x data sets x seeds, and where their results go."""
+
+    datasets: tuple[str, ...]
+    """Data sets to run on, by name; see experiments/data/catalog.py."""
+    backbone: str
+    """Pretrained convnet, by name; see experiments/backbones.py."""
+    methods: tuple[str, ...] = tuple(METHODS)
+    """Rows of the table, by name; see experiments/methods.py."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """A training run each; the table gives their mean and its 95 % interval."""
+    data_root: Path | None = field(default_factory=_default_data_root)
+    """Folder of the photos; default: the environment variable LCA_DATA_ROOT."""
+    weights: Path | None = None
+    """File of the backbone's pretrained weights; default: torchvision's own, if it has them."""
+    output: Path = Path("runs")
+    """Folder of everything that is computed: finished cells, checkpoints, rendered photos."""
+    report: Path | None = None
+    """Where the table goes, as REPORT.md and REPORT.json; default: OUTPUT/<preset>."""
+    stored_only: bool = False
+    """Make the table from the cells that are stored; compute nothing."""
+    skip_bad_images: bool = False
+    """List unreadable photos and go on without them instead of stopping."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Precision = "auto"
+    """Of matrix products; auto: bfloat16 or float16 where the device has it in hardware."""
+    workers: int = 2
+    """Processes that augment photos."""
+    recipe: Recipe = field(default_factory=Recipe)
+    """How each classifier is finetuned."""
+
+
+PRESETS: dict[str, tuple[str, Study]] = {
+    "embedded": (
+        "Generated products, nothing to download (the default).",
+        Study(
+            datasets=("embedded/multi-packshot", "embedded/one-shot", "embedded/store"),
+            backbone="embedded",
+            seeds=(0, 1),
+            recipe=Recipe(
+                epochs=8,
+                image_size=112,
+                backbone_lr=0.01,
+                head_lr=0.05,
+                augmentation=SMALL_PHOTOS,
+            ),
+        ),
+    ),
+    "grocery-store": (
+        "The Grocery Store Dataset's packaged goods; needs --data-root.",
+        Study(
+            datasets=("grocery-store/many-shot", "grocery-store/one-shot"),
+            backbone="mobilenet-v2",
+        ),
+    ),
+    "folder": (
+        "Your own photos, a folder a product; needs --data-root.",
+        Study(datasets=("folder",), backbone="mobilenet-v2"),
+    ),
+}
+
+
+def parse_study(arguments: Sequence[str]) -> tuple[str, Study]:
+    """Return (preset name, study) for command-line arguments; no preset means "embedded"."""
+    if not arguments or (arguments[0] not in PRESETS and arguments[0] not in ("-h", "--help")):
+        arguments = ["embedded", *arguments]
+    study = tyro.extras.overridable_config_cli(PRESETS, args=list(arguments), prog="run_all.py")
+    return arguments[0], study

@@ -1,0 +1,173 @@
+"""The command line from end to end, on folders and weights made here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.run_all import main
+from tests.products import COLOURS, write_photos, write_weights
+
+FAST = ["--recipe.epochs", "2", "--recipe.image-size", "32", "--recipe.batch-size", "6"]
+FAST += ["--workers", "0", "--precision", "float32", "--device", "cpu"]
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    weights = write_weights(tmp_path / "weights.pt")
+    return [
+        "folder",
+        *("--data-root", str(write_photos(tmp_path / "photos"))),
+        *("--backbone", "embedded", "--weights", str(weights)),
+        *("--output", str(tmp_path / "runs"), "--seeds", "0", "1"),
+        *FAST,
+    ]
+
+
+def entries(runs: Path, preset: str = "folder") -> dict[str, dict]:
+    table = json.loads((runs / f"{preset}.json").read_text())
+    return {entry["method"]: entry for entry in table["entries"]}
+
+
+def test_runs_every_method_and_writes_the_table(arguments, tmp_path, capsys):
+    assert main(arguments) == 0
+    rows = entries(tmp_path / "runs")
+    assert list(rows) == ["sift", "gap", "gap-fc", "lca", "lca-me"]
+    assert [len(row["accuracies"]) for row in rows.values()] == [1, 2, 2, 2, 2]
+    assert "| LCA + maximum entropy" in capsys.readouterr().out
+    assert "| LCA + maximum entropy" in (tmp_path / "runs" / "folder.md").read_text()
+
+
+def test_finished_cells_are_not_computed_again(arguments, tmp_path, monkeypatch):
+    assert main([*arguments, "--methods", "gap", "lca"]) == 0
+    monkeypatch.setattr("experiments.cells._finetune", pytest.fail)
+    assert main([*arguments, "--methods", "gap", "lca"]) == 0
+
+
+def test_another_recipe_is_another_cell_and_keeps_the_first(arguments, tmp_path):
+    main([*arguments, "--methods", "gap"])
+    main([*arguments, "--methods", "gap", "--recipe.head-lr", "0.01"])
+    cells = list((tmp_path / "runs" / "cells").rglob("gap-seed0-*.json"))
+    assert len(cells) == 2
+
+
+def test_cell_holds_predictions_and_model_that_reproduce_its_accuracy(arguments, tmp_path):
+    main([*arguments, "--methods", "lca", "--seeds", "0"])
+    (path,) = (tmp_path / "runs" / "cells").rglob("lca-seed0-*.json")
+    cell = json.loads(path.read_text())
+    right = [top[0] == label for top, label in zip(cell["top5"], cell["labels"], strict=True)]
+    assert sum(right) / len(right) == cell["accuracy"]
+    model = torch.load(path.with_suffix(".model.pt"), weights_only=True)
+    assert model["classes"] == sorted(COLOURS)
+    assert not list(path.parent.glob("*.checkpoint.pt")), "a finished cell needs no checkpoint"
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_table(arguments, tmp_path):
+    arguments = [*arguments, "--methods", "lca", "--recipe.epochs", "6"]
+    undisturbed = tmp_path / "undisturbed"
+    assert main([*arguments, "--output", str(undisturbed)]) == 0
+
+    command = [sys.executable, "-m", "experiments.run_all", *arguments]
+    root = Path(__file__).parent.parent
+    runs = tmp_path / "runs"
+    resumed = 0
+    for _ in range(3):  # each time a little further: kill as soon as new state is on disk
+        before = newest(runs)
+        process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
+        while process.poll() is None and newest(runs) == before:
+            time.sleep(0.01)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            resumed += 1
+        process.wait()
+    assert resumed, "the run ended before it could be killed"
+    assert subprocess.run(command, cwd=root, check=False).returncode == 0
+    assert (runs / "folder.json").read_bytes() == (undisturbed / "folder.json").read_bytes()
+
+
+def newest(runs: Path) -> int:
+    saved = [*runs.rglob("*.checkpoint.pt"), *runs.rglob("cells/**/*.json")]
+    return max((path.stat().st_mtime_ns for path in saved if path.exists()), default=0)
+
+
+def test_without_photos_every_cell_says_what_is_missing_and_the_status_is_0(tmp_path, monkeypatch):
+    monkeypatch.delenv("LCA_DATA_ROOT", raising=False)
+    assert main(["grocery-store", "--output", str(tmp_path)]) == 0
+    for row in entries(tmp_path, "grocery-store").values():
+        assert "--data-root" in row["not_run"]
+
+
+def test_missing_folder_is_an_error_that_names_it(arguments, tmp_path, caplog):
+    missing = str(tmp_path / "nowhere")
+    assert main([*arguments, "--data-root", missing]) == 1
+    assert missing in caplog.text
+
+
+def test_data_root_of_one_data_set_does_not_stop_the_others(arguments, tmp_path):
+    arguments += ["--methods", "gap", "--datasets", "grocery-store/one-shot", "folder"]
+    assert main(arguments) == 1
+    table = json.loads((tmp_path / "runs" / "folder.json").read_text())
+    grocery, folder = table["entries"]
+    assert grocery["not_run"]
+    assert len(folder["accuracies"]) == 2
+
+
+def test_truncated_photo_is_named_and_can_be_skipped(arguments, tmp_path, caplog):
+    photo = tmp_path / "photos" / "train" / "lime" / "3.png"
+    photo.write_bytes(photo.read_bytes()[:200])
+    arguments += ["--methods", "gap", "--seeds", "0"]
+    assert main(arguments) == 1
+    assert str(photo) in caplog.text
+    caplog.clear()
+    assert main([*arguments, "--skip-bad-images"]) == 0
+    assert "1 photo" in caplog.text
+    assert str(photo) in caplog.text
+
+
+def test_skipping_all_photos_of_a_product_is_refused(arguments, tmp_path, caplog):
+    for photo in (tmp_path / "photos" / "train" / "lime").iterdir():
+        photo.write_bytes(b"")
+    assert main([*arguments, "--methods", "gap", "--skip-bad-images"]) == 1
+    assert "lime" in caplog.text
+
+
+def test_weights_of_another_network_are_refused_and_matching_still_runs(
+    arguments, tmp_path, caplog
+):
+    weights = tmp_path / "other.pt"
+    torch.save(torch.nn.Linear(3, 4).state_dict(), weights)
+    assert main([*arguments, "--weights", str(weights), "--methods", "sift", "lca"]) == 1
+    assert "2 unexpected (weight, bias)" in caplog.text
+    rows = entries(tmp_path / "runs")
+    assert len(rows["sift"]["accuracies"]) == 1
+    assert "does not hold weights of embedded" in rows["lca"]["not_run"]
+
+
+def test_missing_weights_file_is_named(arguments, caplog):
+    assert main([*arguments, "--weights", "nowhere.pt", "--methods", "lca"]) == 1
+    assert "nowhere.pt" in caplog.text
+
+
+def test_photos_too_small_for_the_backbone_are_refused(arguments, caplog):
+    assert main([*arguments, "--recipe.image-size", "8", "--methods", "lca"]) == 1
+    assert "1x1" in caplog.text
+    assert "--recipe.image-size" in caplog.text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_cuda_on_a_machine_without_one_is_refused_at_once(arguments, caplog):
+    assert main([*arguments, "--device", "cuda"]) == 2
+    assert "--device cpu" in caplog.text
+
+
+def test_unknown_method_is_refused_with_the_known_ones(arguments, caplog):
+    assert main([*arguments, "--methods", "nonsense"]) == 2
+    assert "nonsense" in caplog.text
+    assert "lca-me" in caplog.text
