@@ -14,11 +14,11 @@ import torch
 
 from experiments.backbones import fingerprint, load_feature_map
 from experiments.data.dataset import ProductDataset, Sample
-from experiments.data.photos import Photos
 from experiments.device import Compute
 from experiments.matching import SiftDetector, evaluate_matching
 from experiments.methods import METHODS
 from experiments.model import ProductClassifier
+from experiments.photos import Photos
 from experiments.recipe import Recipe
 from experiments.storage import save_checkpoint, save_json
 from experiments.training import Trainer

@@ -14,9 +14,9 @@ from experiments.backbones import BACKBONES, small_resnet
 from experiments.data.augment import SMALL_PHOTOS
 from experiments.data.catalog import DataOptions
 from experiments.data.embedded import load_scenario
-from experiments.data.photos import Photos
 from experiments.device import Compute
 from experiments.model import ProductClassifier
+from experiments.photos import Photos
 from experiments.recipe import Recipe
 from experiments.storage import save_checkpoint
 from experiments.training import Trainer

@@ -14,10 +14,10 @@ from experiments.backbones import BACKBONES, WeightsError, WeightsNotGivenError
 from experiments.cells import Cell, run_cell
 from experiments.data.catalog import CATALOG, DataOptions, load_dataset
 from experiments.data.dataset import DataError, DataNotGivenError, ProductDataset
-from experiments.data.photos import Photos
 from experiments.device import resolve_compute
 from experiments.methods import METHODS
 from experiments.model import ModelError
+from experiments.photos import Photos
 from experiments.pretraining import pretrain_embedded_backbone
 from experiments.storage import save_json, save_text
 from experiments.study import Study
@@ -49,7 +49,7 @@ class Runner:
         self.failed = False
         self._compute = resolve_compute(study.device, study.precision)
         self._entries = {
-            (method, dataset): Entry(missing="its turn has not come")
+            (method, dataset): Entry(missing="not computed yet")
             for method in study.methods
             for dataset in study.datasets
         }

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from experiments.run_all import main
+from experiments.study import PRESETS, parse_study
 from tests.products import COLOURS, write_photos, write_weights
 
 FAST = ["--recipe.epochs", "2", "--recipe.image-size", "32", "--recipe.batch-size", "6"]
@@ -171,3 +172,19 @@ def test_unknown_method_is_refused_with_the_known_ones(arguments, caplog):
     assert main([*arguments, "--methods", "nonsense"]) == 2
     assert "nonsense" in caplog.text
     assert "lca-me" in caplog.text
+
+
+def test_without_arguments_it_is_the_embedded_default():
+    preset, study = parse_study([])
+    assert preset == "embedded"
+    assert study == PRESETS["embedded"][1]
+    assert parse_study(["--seeds", "5"])[1].seeds == (5,)
+
+
+def test_table_of_stored_cells_computes_nothing(arguments, tmp_path, monkeypatch):
+    assert main([*arguments, "--methods", "gap", "--seeds", "0"]) == 0
+    monkeypatch.setattr("experiments.cells._finetune", pytest.fail)
+    assert main([*arguments, "--methods", "gap", "lca", "--stored-only"]) == 0
+    rows = entries(tmp_path / "runs")
+    assert len(rows["gap"]["accuracies"]) == 1
+    assert rows["lca"]["not_run"]

@@ -7,9 +7,9 @@ from torch import nn
 
 from experiments.backbones import Normalization, small_resnet
 from experiments.data.folder import load_folder
-from experiments.data.photos import Photos
 from experiments.device import Compute, DeviceError, resolve_compute
 from experiments.model import ModelError, ProductClassifier
+from experiments.photos import Photos
 from experiments.recipe import Recipe
 from experiments.training import Score, Trainer
 from tests.products import write_photos
