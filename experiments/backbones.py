@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from experiments.storage import load_checkpoint
+from experiments.storage import CheckpointError, load_checkpoint
 from lca_fused.models import attach_lca
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -141,7 +141,7 @@ def _read_weights(name: str, backbone: Backbone, weights: Path | None) -> dict[s
         _check_exists(weights)
         try:
             return load_checkpoint(weights)
-        except ValueError as error:
+        except CheckpointError as error:
             raise WeightsError(str(error)) from error
     if backbone.weights_url is None:
         raise WeightsNotGivenError(f"{name} needs --weights FILE: {backbone.hint}")

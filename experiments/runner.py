@@ -19,7 +19,7 @@ from experiments.methods import METHODS
 from experiments.model import ModelError
 from experiments.photos import Photos
 from experiments.pretraining import pretrain_embedded_backbone
-from experiments.storage import save_json, save_text
+from experiments.storage import CheckpointError, save_json, save_text
 from experiments.study import Study
 from experiments.table import Entry, to_json, to_markdown
 
@@ -89,7 +89,7 @@ class Runner:
                         continue
                     result = run_cell(cell, photos, self.study.output, self.study.workers)
                     self._add(method, name, result["accuracy"])
-            except (DataError, WeightsError, ModelError) as error:
+            except (DataError, WeightsError, ModelError, CheckpointError) as error:
                 self._give_up(method, name, error)
 
     @property

@@ -12,6 +12,10 @@ from typing import IO, Any
 import torch
 
 
+class CheckpointError(ValueError):
+    """A file does not hold what `save_checkpoint` writes."""
+
+
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write tensors and plain values to `path`, atomically."""
     _write_atomically(path, lambda file: torch.save(state, file))
@@ -21,14 +25,15 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     """Read what `save_checkpoint` wrote; runs no code from the file.
 
     Raises:
-        ValueError: the file is not such a checkpoint.
+        CheckpointError: the file is not such a checkpoint.
     """
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise ValueError(
+        raise CheckpointError(
             f"{path} cannot be read as a checkpoint ({error}); expected a file of tensors and "
-            "plain values written by torch.save"
+            "plain values written by torch.save; a run's own *.checkpoint.pt may be deleted, its "
+            "cell then starts again"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from experiments.data.torch_dataset import PhotoDataset
 from experiments.device import Compute
-from experiments.model import ProductClassifier
+from experiments.model import ModelError, ProductClassifier
 from experiments.recipe import Recipe
 from experiments.storage import load_checkpoint, save_checkpoint
 
@@ -109,6 +110,9 @@ class Trainer:
 
         The best epoch has the highest validation accuracy. Few validation photos often tie; then
         the later epoch is kept, whose learning rate is lower. Without any it is the last.
+
+        Raises:
+            ModelError: the training loss is no longer a finite number.
         """
         batches = self._training_batches(train)
         steps = len(batches) * self.recipe.epochs
@@ -146,7 +150,13 @@ class Trainer:
             count += len(labels)
             scheduler.step()
             bar.update(len(labels))
-        return total.item() / count
+        mean_loss = total.item() / count
+        if not math.isfinite(mean_loss):
+            raise ModelError(
+                f"{self.title}: the training loss became {mean_loss} in epoch "
+                f"{self.progress.epoch + 1}; lower --recipe.backbone-lr and --recipe.head-lr"
+            )
+        return mean_loss
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
         images, labels = _to_device(images, labels, self.compute.device)

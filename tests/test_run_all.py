@@ -151,6 +151,18 @@ def test_weights_of_another_network_are_refused_and_matching_still_runs(
     assert "does not hold weights of embedded" in rows["lca"]["not_run"]
 
 
+def test_unreadable_checkpoint_is_named_and_the_other_cells_run(arguments, tmp_path, caplog):
+    arguments += ["--methods", "gap", "lca", "--seeds", "0"]
+    assert main(arguments) == 0
+    (result,) = (tmp_path / "runs" / "cells").rglob("gap-*.json")
+    result.unlink()
+    checkpoint = result.with_suffix(".checkpoint.pt")
+    checkpoint.write_bytes(b"not a checkpoint")
+    assert main(arguments) == 1
+    assert str(checkpoint) in caplog.text
+    assert len(entries(tmp_path / "runs")["lca"]["accuracies"]) == 1
+
+
 def test_missing_weights_file_is_named(arguments, caplog):
     assert main([*arguments, "--weights", "nowhere.pt", "--methods", "lca"]) == 1
     assert "nowhere.pt" in caplog.text

@@ -123,6 +123,12 @@ def test_training_lowers_the_loss_and_learns_the_products(photos, tmp_path):
     assert trainer.score(photos.test).accuracy > 0.5  # chance is 1/3
 
 
+def test_training_that_diverges_is_stopped_with_advice(photos, tmp_path):
+    recipe = dataclasses.replace(RECIPE, backbone_lr=1e30, head_lr=1e30)
+    with pytest.raises(ModelError, match=r"lower --recipe\.backbone-lr"):
+        make_trainer(tmp_path / "c.pt", recipe).fit(photos.train(0), None)
+
+
 def test_frozen_batch_norm_keeps_its_statistics(photos, tmp_path):
     statistics = {}
     for freeze in (True, False):
