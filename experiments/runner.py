@@ -14,7 +14,7 @@ from experiments.backbones import BACKBONES, WeightsError, WeightsNotGivenError
 from experiments.cells import Cell, run_cell
 from experiments.data.catalog import CATALOG, DataOptions, load_dataset
 from experiments.data.dataset import DataError, DataNotGivenError, ProductDataset
-from experiments.device import resolve_compute
+from experiments.device import resolve_compute, share_cores
 from experiments.methods import METHODS
 from experiments.model import ModelError
 from experiments.photos import Photos
@@ -48,6 +48,7 @@ class Runner:
         self.report = report
         self.failed = False
         self._compute = resolve_compute(study.device, study.precision)
+        self._workers = share_cores(self._compute, study.workers)
         self._entries = {
             (method, dataset): Entry(missing="not computed yet")
             for method in study.methods
@@ -87,7 +88,7 @@ class Runner:
                     )
                     if self.study.stored_only and not cell.path(self.study.output).exists():
                         continue
-                    result = run_cell(cell, photos, self.study.output, self.study.workers)
+                    result = run_cell(cell, photos, self.study.output, self._workers)
                     self._add(method, name, result["accuracy"])
             except (DataError, WeightsError, ModelError, CheckpointError) as error:
                 self._give_up(method, name, error)
@@ -105,7 +106,7 @@ class Runner:
     def _weights(self) -> Path | None:
         if self.study.backbone == "embedded" and self.study.weights is None:
             return pretrain_embedded_backbone(
-                self.study.output, self._data_options, self._compute, self.study.workers
+                self.study.output, self._data_options, self._compute, self._workers
             )
         return self.study.weights
 

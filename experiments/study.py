@@ -48,8 +48,8 @@ class Study:
     """auto, cpu, cuda or cuda:N."""
     precision: Precision = "auto"
     """Of matrix products; auto: bfloat16 or float16 where the device has it in hardware."""
-    workers: int = 2
-    """Processes that augment photos."""
+    workers: int | None = None
+    """Processes that augment photos; default: half the cores, 8 at most."""
     recipe: Recipe = field(default_factory=Recipe)
     """How each classifier is finetuned."""
 
@@ -62,7 +62,7 @@ PRESETS: dict[str, tuple[str, Study]] = {
             backbone="embedded",
             seeds=(0, 1),
             recipe=Recipe(
-                epochs=8,
+                epochs=6,
                 image_size=112,
                 backbone_lr=0.01,
                 head_lr=0.05,

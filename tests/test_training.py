@@ -7,7 +7,7 @@ from torch import nn
 
 from experiments.backbones import Normalization, small_resnet
 from experiments.data.folder import load_folder
-from experiments.device import Compute, DeviceError, resolve_compute
+from experiments.device import Compute, DeviceError, resolve_compute, share_cores
 from experiments.model import ModelError, ProductClassifier
 from experiments.photos import Photos
 from experiments.recipe import Recipe
@@ -174,6 +174,18 @@ def test_feature_map_of_one_position_is_refused():
 def test_device_that_is_not_there_is_refused(name):
     with pytest.raises(DeviceError, match=name):
         resolve_compute(name)
+
+
+def test_torch_and_the_workers_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4), raising=False)
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    assert [share_cores(CPU, workers) for workers in (None, 0, 1, 9)] == [2, 0, 1, 9]
+    assert threads == [2, 4, 3, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    share_cores(CPU)
+    assert len(threads) == 4, "the user's own choice stands"
 
 
 @pytest.mark.parametrize(
