@@ -54,8 +54,8 @@ def resolve_compute(device: str = "auto", precision: Precision = "auto") -> Comp
 def share_cores(compute: Compute, workers: int | None = None) -> int:
     """Leave cores to the processes that augment photos; return how many of those there are.
 
-    On the CPU torch's threads wait for each other at every operator, so a core they share with an
-    augmenting process stops them all: a small network trained ten times slower that way.
+    On the CPU torch's threads wait for each other at every operator, so a core that one of them
+    shares with an augmenting process slows them all.
 
     Args:
         compute: where the model trains; a GPU leaves all cores to the workers.
