@@ -149,7 +149,7 @@ def _read_weights(name: str, backbone: Backbone, weights: Path | None) -> dict[s
         return torch.hub.load_state_dict_from_url(
             backbone.weights_url, map_location="cpu", weights_only=True, check_hash=True
         )
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # no connection; not the hash in the file's name
         raise WeightsError(
             f"the weights of {name} could not be fetched from {backbone.weights_url} ({error}); "
             "download that file elsewhere and give its path with --weights"
