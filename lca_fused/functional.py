@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
-from lca_fused.backends import check_backend, rectangle_pooling
-from lca_fused.rectangles import resolve_kernel_sizes
+from lca_fused.backends import check_backend, choose
+from lca_fused.rectangles import check_kernel_sizes, normalize_kernel_sizes
 
 
 def local_concepts_accumulation(
@@ -32,7 +32,8 @@ def local_concepts_accumulation(
         bias: (D,) or None.
         kernel_sizes: (kh, kw) pairs in positions; None means every size that fits but 1x1, as in
             the paper.
-        backend: "eager" (torch operators), or "auto" for one that can serve the input.
+        backend: "triton" (kernels for CUDA and ROCm GPUs), "eager" (torch operators, any device),
+            or "auto" for the fastest that can serve the input.
 
     Returns:
         (N, D), in the dtype F.linear would return: that of the inputs, or autocast's. Sums over
@@ -40,14 +41,16 @@ def local_concepts_accumulation(
 
     Raises:
         ValueError: a shape does not fit, the map is 1x1, the kernel sizes do not fit the map, or
-            the backend is unknown.
-        TypeError: an argument is not a floating-point tensor, or kernel sizes are not pairs.
+            the backend is unknown or cannot serve the input, or the arguments are on different
+            devices.
+        TypeError: an argument is not a floating-point tensor, dtypes differ outside autocast, or
+            kernel sizes are not pairs.
     """
     _check_tensors(x, weight, bias)
     check_backend(backend)
-    resolved = resolve_kernel_sizes(x.shape[2], x.shape[3], kernel_sizes)
-    projection = F.linear(x.permute(0, 2, 3, 1), weight, bias)  # (N, H, W, D)
-    return rectangle_pooling(projection, resolved, backend)
+    sizes = None if kernel_sizes is None else normalize_kernel_sizes(kernel_sizes)
+    check_kernel_sizes(x.shape[2], x.shape[3], sizes)
+    return choose(backend, x).local_concepts_accumulation(x, weight, bias, sizes)
 
 
 def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -61,6 +64,7 @@ def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
                 f"{name} has dtype {tensor.dtype}; expected a floating-point dtype, "
                 f"convert it first, e.g. {name}.float()"
             )
+    _check_alike(x, weight, bias)
     if x.dim() != 4:
         raise ValueError(
             f"x has shape {tuple(x.shape)}; expected a feature map (N, C, H, W), "
@@ -78,3 +82,20 @@ def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
             f"bias has shape {tuple(bias.shape)}; expected ({weight.shape[0]},), one number a row "
             "of weight"
         )
+
+
+def _check_alike(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    autocast = torch.is_autocast_enabled(x.device.type)
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is None:
+            continue
+        if tensor.device != x.device:
+            raise ValueError(
+                f"x is on {x.device} and {name} on {tensor.device}; move them to one device, "
+                f"e.g. x.to({str(tensor.device)!r})"
+            )
+        if tensor.dtype != x.dtype and not autocast:
+            raise TypeError(
+                f"x has dtype {x.dtype} and {name} {tensor.dtype}; convert one of them, e.g. "
+                f"x.to({tensor.dtype}), or run under torch.autocast"
+            )

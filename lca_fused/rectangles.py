@@ -23,9 +23,29 @@ def resolve_kernel_sizes(
             them is given twice or does not fit the map.
         TypeError: `kernel_sizes` is not made of pairs of integers.
     """
-    if kernel_sizes is None:
-        return _all_kernel_sizes(height, width)
-    return _check_fit(height, width, normalize_kernel_sizes(kernel_sizes))
+    normalized = None if kernel_sizes is None else normalize_kernel_sizes(kernel_sizes)
+    check_kernel_sizes(height, width, normalized)
+    if normalized is not None:
+        return normalized
+    return tuple(
+        (kh, kw) for kh in range(1, height + 1) for kw in range(1, width + 1) if (kh, kw) != (1, 1)
+    )
+
+
+def check_kernel_sizes(height: int, width: int, kernel_sizes: KernelSizes | None) -> None:
+    """Raise ValueError unless there are rectangles: see `resolve_kernel_sizes`."""
+    if kernel_sizes is None and (height, width) == (1, 1):
+        raise ValueError(
+            "a 1x1 feature map has no rectangle larger than 1x1, so there is nothing to "
+            "accumulate; feed larger images, take the map before the backbone's last pooling, "
+            "or pass kernel_sizes=[(1, 1)]"
+        )
+    too_large = [(kh, kw) for kh, kw in kernel_sizes or () if kh > height or kw > width]
+    if too_large:
+        raise ValueError(
+            f"kernel sizes {too_large} do not fit the {height}x{width} feature map; "
+            "leave them out or feed larger images"
+        )
 
 
 def normalize_kernel_sizes(kernel_sizes: Iterable[tuple[int, int]]) -> KernelSizes:
@@ -47,28 +67,6 @@ def normalize_kernel_sizes(kernel_sizes: Iterable[tuple[int, int]]) -> KernelSiz
 def num_rectangles(height: int, width: int, kernel_sizes: KernelSizes) -> int:
     """Return how many rectangles the kernel sizes cut from a height x width map at stride 1."""
     return sum((height - kh + 1) * (width - kw + 1) for kh, kw in kernel_sizes)
-
-
-def _all_kernel_sizes(height: int, width: int) -> KernelSizes:
-    if (height, width) == (1, 1):
-        raise ValueError(
-            "a 1x1 feature map has no rectangle larger than 1x1, so there is nothing to "
-            "accumulate; feed larger images, take the map before the backbone's last pooling, "
-            "or pass kernel_sizes=[(1, 1)]"
-        )
-    return tuple(
-        (kh, kw) for kh in range(1, height + 1) for kw in range(1, width + 1) if (kh, kw) != (1, 1)
-    )
-
-
-def _check_fit(height: int, width: int, kernel_sizes: KernelSizes) -> KernelSizes:
-    too_large = [(kh, kw) for kh, kw in kernel_sizes if kh > height or kw > width]
-    if too_large:
-        raise ValueError(
-            f"kernel sizes {too_large} do not fit the {height}x{width} feature map; "
-            "leave them out or feed larger images"
-        )
-    return kernel_sizes
 
 
 def _check_pair(pair: object) -> tuple[int, int]:

@@ -1,37 +1,76 @@
-"""Implementations of rectangle pooling, the one operator that is left of LCA after projection."""
+"""Implementations of LCA, and which of them serves a call.
+
+A backend is a module with `unavailable(x)`, why it cannot serve x or None, and
+`local_concepts_accumulation(x, weight, bias, kernel_sizes)` for checked arguments.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol, cast
 
+import torch
 from torch import Tensor
 
-from lca_fused.backends import eager
+from lca_fused.backends import eager, triton_gpu
 from lca_fused.rectangles import KernelSizes
 
-Backend = Literal["auto", "eager"]
+BackendName = Literal["auto", "eager", "triton"]
 
-_BACKENDS = {"auto": eager, "eager": eager}
+
+class Backend(Protocol):
+    """What a backend module offers."""
+
+    def unavailable(self, x: Tensor) -> str | None:
+        """Why the backend cannot serve x, or None."""
+
+    def local_concepts_accumulation(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, kernel_sizes: KernelSizes | None
+    ) -> Tensor:
+        """(N, C, H, W) -> (N, D); kernel sizes fit the map, None means all but 1x1."""
+
+
+# In the order "auto" tries them; the last one serves everything.
+_BACKENDS = {"triton": cast(Backend, triton_gpu), "eager": cast(Backend, eager)}
 
 
 def check_backend(backend: str) -> None:
     """Raise ValueError unless `backend` names one of the implementations or "auto"."""
-    if backend not in _BACKENDS:
+    if backend != "auto" and backend not in _BACKENDS:
         raise ValueError(
-            f"backend is {backend!r}; expected one of {sorted(_BACKENDS)} "
+            f"backend is {backend!r}; expected one of {sorted(['auto', *_BACKENDS])} "
             '("auto" picks one that can serve the input)'
         )
 
 
-def rectangle_pooling(projection: Tensor, kernel_sizes: KernelSizes, backend: str) -> Tensor:
-    """Mean over all rectangles r of relu(mean of `projection` over r).
+def choose(backend: str, x: Tensor) -> Backend:
+    """Return the backend that serves x.
 
-    Args:
-        projection: (N, H, W, D) floating point, any strides.
-        kernel_sizes: as `lca_fused.rectangles.resolve_kernel_sizes` returns them.
-        backend: checked by `check_backend`.
-
-    Returns:
-        (N, D) in the dtype of `projection`.
+    Raises:
+        ValueError: the backend asked for cannot serve x; it says why.
     """
-    return _BACKENDS[backend].rectangle_pooling(projection, kernel_sizes)
+    if backend == "auto":
+        return _choose(x)
+    chosen = _BACKENDS[backend]
+    reason = chosen.unavailable(x)
+    if reason is not None:
+        raise ValueError(
+            f'backend="{backend}" cannot serve this input: {reason}; '
+            'use backend="auto", which picks one that can, or "eager", which serves everything'
+        )
+    return chosen
+
+
+def _choose(x: Tensor) -> Backend:
+    if _wants_plain_operators():
+        return _BACKENDS["eager"]
+    for backend in _BACKENDS.values():
+        if backend.unavailable(x) is None:
+            return backend
+    raise AssertionError("the eager backend serves everything")
+
+
+def _wants_plain_operators() -> bool:
+    """Export and torch.func transforms take apart what they are given."""
+    if torch.compiler.is_compiling():
+        return torch.compiler.is_exporting()
+    return torch.onnx.is_in_onnx_export() or torch._C._are_functorch_transforms_active()

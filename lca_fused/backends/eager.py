@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lca_fused.rectangles import KernelSizes, num_rectangles
+from lca_fused.rectangles import KernelSizes, num_rectangles, resolve_kernel_sizes
 
 # A chunk of columns and its temporaries should stay in the last-level cache of a CPU core; on an
 # accelerator fewer, larger launches win.
@@ -23,8 +23,21 @@ _CHUNK_BYTES = {"cpu": 8 << 20}
 _ACCELERATOR_CHUNK_BYTES = 256 << 20
 
 
+def unavailable(_x: Tensor) -> None:
+    """Return None: torch operators serve every input."""
+
+
+def local_concepts_accumulation(
+    x: Tensor, weight: Tensor, bias: Tensor | None, kernel_sizes: KernelSizes | None
+) -> Tensor:
+    """(N, C, H, W) -> (N, D): project all positions, H*W rows an image, and pool the projection."""
+    projection = F.linear(x.permute(0, 2, 3, 1), weight, bias)  # (N, H, W, D)
+    sizes = resolve_kernel_sizes(x.shape[2], x.shape[3], kernel_sizes)
+    return rectangle_pooling(projection, sizes)
+
+
 def rectangle_pooling(projection: Tensor, kernel_sizes: KernelSizes) -> Tensor:
-    """Mean over all rectangles of relu(mean over the rectangle); see `lca_fused.backends`.
+    """Mean over all rectangles of relu(mean over the rectangle): (N, H, W, D) -> (N, D).
 
     Differentiable any number of times, in reverse and forward mode and under torch.func. Extra
     memory is one gate map, (N, H, W, D), when a gradient is wanted and nothing of that size

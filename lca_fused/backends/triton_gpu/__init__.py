@@ -1,0 +1,60 @@
+"""LCA in Triton kernels, for CUDA and ROCm GPUs.
+
+| file | what |
+|---|---|
+| columns.py | rectangles of a column that is held in registers |
+| tile.py | a matrix tile as such columns, and back |
+| fused.py | one launch: projection, rectangles, ReLU, mean |
+| pooling.py | rectangles of a projection in memory, maps of any size |
+| gradient.py | backward: gate map times dL/dy |
+| dispatch.py | which kernel serves which call, and its tile |
+| tables.py, launch.py | kernel sizes as the kernels take them; what launches share |
+| operator.py | autograd and the operators torch.compile sees |
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from lca_fused.backends.triton_gpu.operator import accumulate
+from lca_fused.rectangles import KernelSizes
+
+_INSTALLED = importlib.util.find_spec("triton") is not None
+_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def unavailable(x: Tensor) -> str | None:
+    """Why this backend cannot serve x, or None where it can."""
+    if not _INSTALLED:
+        return "the package triton is not installed"
+    if x.dtype not in _DTYPES:
+        return f"x has dtype {x.dtype}, the kernels take float64, float32, float16 or bfloat16"
+    if x.device.type == "cpu" and _INTERPRETED:
+        return None
+    if x.device.type != "cuda":
+        return f"x is on {x.device}, the kernels run on CUDA and ROCm GPUs"
+    return _too_old(x.device.index)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _too_old(index: int | None) -> str | None:
+    major, minor = torch.cuda.get_device_capability(index)
+    if torch.version.hip is None and major < 8:
+        return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"
+    return None
+
+
+def local_concepts_accumulation(
+    x: Tensor, weight: Tensor, bias: Tensor | None, kernel_sizes: KernelSizes | None
+) -> Tensor:
+    """(N, C, H, W) -> (N, D) for arguments that were checked and that `unavailable` lets pass."""
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    return accumulate(x, weight, bias, kernel_sizes)

@@ -1,0 +1,147 @@
+"""One launch: projection, prefix sums, rectangles, ReLU and mean; the projection stays on chip."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lca_fused.backends.triton_gpu.dispatch import COLUMNS, float32_matmul_may_use_tf32, tile
+from lca_fused.backends.triton_gpu.launch import on_device_of, options
+from lca_fused.backends.triton_gpu.tables import bit_mask
+from lca_fused.backends.triton_gpu.tile import pool_tile
+from lca_fused.rectangles import KernelSizes
+
+
+@triton.jit
+def fused_kernel(
+    x_ptr,  # (N, C, H, W), any strides
+    weight_ptr,  # (D, C)
+    bias_ptr,  # (D,), or unused
+    pooled_ptr,  # (N, D)
+    gate_ptr,  # (N, H * W, D), or unused
+    N,
+    C,
+    D,
+    stride_n,
+    stride_c,
+    stride_h,
+    stride_w,
+    weight_stride_d,
+    weight_stride_c,
+    bias_stride,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    SIZES: tl.constexpr,
+    RECTANGLES: tl.constexpr,
+    BIAS: tl.constexpr,
+    GATE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    IMAGES: tl.constexpr,
+    POSITIONS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Rows of the tile are the positions of IMAGES maps, its columns BLOCK_D features."""
+    # Features first: programs that run together share their images, and all share the weight.
+    feature_blocks = tl.cdiv(D, BLOCK_D)
+    first_image = (tl.program_id(0) // feature_blocks) * IMAGES
+    first_feature = (tl.program_id(0) % feature_blocks) * BLOCK_D
+
+    row = tl.arange(0, IMAGES * POSITIONS)
+    image = first_image + row // POSITIONS
+    position = row % POSITIONS
+    in_map = (image < N) & (position < H * W)
+    feature = first_feature + tl.arange(0, BLOCK_D)
+    in_features = feature < D
+    channel = tl.arange(0, BLOCK_C)
+
+    row_offsets = (
+        image.to(tl.int64) * stride_n + (position // W) * stride_h + (position % W) * stride_w
+    )
+    x_ptrs = x_ptr + row_offsets[:, None] + channel[None, :].to(tl.int64) * stride_c
+    weight_ptrs = (
+        weight_ptr
+        + feature[None, :].to(tl.int64) * weight_stride_d
+        + channel[:, None] * weight_stride_c
+    )
+    tile = tl.zeros((IMAGES * POSITIONS, BLOCK_D), dtype=tl.float32)
+    if BIAS:
+        bias = tl.load(bias_ptr + feature * bias_stride, mask=in_features, other=0.0)
+        tile += bias[None, :].to(tl.float32)
+    for first_channel in range(0, C, BLOCK_C):
+        in_channels = channel < C - first_channel
+        x = tl.load(x_ptrs, mask=in_map[:, None] & in_channels[None, :], other=0.0)
+        weight = tl.load(weight_ptrs, mask=in_channels[:, None] & in_features[None, :], other=0.0)
+        tile = tl.dot(x, weight, tile, input_precision=PRECISION)
+        x_ptrs += BLOCK_C * stride_c
+        weight_ptrs += BLOCK_C * weight_stride_c
+    pool_tile(
+        tile,
+        pooled_ptr,
+        gate_ptr,
+        first_image,
+        first_feature,
+        N,
+        D,
+        H,
+        W,
+        SIZES,
+        RECTANGLES,
+        IMAGES,
+        POSITIONS,
+        GATE,
+    )
+
+
+def accumulate(
+    x: Tensor, weight: Tensor, bias: Tensor | None, kernel_sizes: KernelSizes | None, gate: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Project and pool in one launch.
+
+    Args:
+        x: (N, C, H, W), any strides; H * W at most `dispatch.SMALL_MAP`.
+        weight: (D, C), any strides, in the dtype of x: float32, float16 or bfloat16.
+        bias: (D,) in the dtype of x, or None.
+        kernel_sizes: (kh, kw) pairs that fit the map; None means all but 1x1.
+        gate: whether the gate map is wanted.
+
+    Returns:
+        (N, D) and the gate map times H * W, (N, H * W, D), or None; in the dtype of x.
+    """
+    n, c, height, width = x.shape
+    d = weight.shape[0]
+    sizes, rectangles = bit_mask(height, width, kernel_sizes)
+    config = tile(height, width, x.element_size(), gate)
+    pooled = x.new_empty(n, d)
+    gate_map = x.new_empty(n, height * width, d) if gate else None
+    if n == 0:
+        return pooled, gate_map
+    blocks = triton.cdiv(n, config.images) * triton.cdiv(d, config.block_d)
+    with on_device_of(x):
+        fused_kernel[(blocks,)](
+            x,
+            weight,
+            bias,
+            pooled,
+            gate_map,
+            n,
+            c,
+            d,
+            *x.stride(),
+            *weight.stride(),
+            0 if bias is None else bias.stride(0),
+            H=height,
+            W=width,
+            SIZES=sizes,
+            RECTANGLES=rectangles,
+            BIAS=bias is not None,
+            GATE=gate,
+            PRECISION="tf32" if float32_matmul_may_use_tf32() else "ieee",
+            IMAGES=config.images,
+            POSITIONS=config.positions,
+            BLOCK_D=config.block_d,
+            BLOCK_C=config.block_c,
+            **options(x, COLUMNS, stages=config.stages, max_registers=config.max_registers),
+        )
+    return pooled, gate_map

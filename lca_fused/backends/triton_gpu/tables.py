@@ -1,0 +1,49 @@
+"""Kernel sizes as the kernels take them: a bit mask, or tables of weights on the device."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from lca_fused.rectangles import KernelSizes, num_rectangles, resolve_kernel_sizes
+
+
+@lru_cache(maxsize=256)
+def bit_mask(height: int, width: int, kernel_sizes: KernelSizes | None) -> tuple[int, int]:
+    """Return the mask `columns` reads, bit (kh - 1) * W + kw - 1, and the number of rectangles."""
+    sizes = resolve_kernel_sizes(height, width, kernel_sizes)
+    mask = sum(1 << ((kh - 1) * width + kw - 1) for kh, kw in sizes)
+    return mask, num_rectangles(height, width, sizes)
+
+
+@lru_cache(maxsize=256)
+def weight_tables(
+    height: int,
+    width: int,
+    kernel_sizes: KernelSizes | None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, int]:
+    """Return a weight for each kernel size, one for each position, and the number of rectangles.
+
+    The first, (H, W), holds 1 / (kh * kw) for the kernel sizes that are wanted and 0 elsewhere;
+    the second, (H, W), the sum of these over the rectangles that hold a position.
+    """
+    sizes = resolve_kernel_sizes(height, width, kernel_sizes)
+    weights = torch.zeros(height, width, dtype=torch.float64)
+    for kh, kw in sizes:
+        weights[kh - 1, kw - 1] = 1 / (kh * kw)
+    positions = _windows(height).T @ weights @ _windows(width)
+    count = num_rectangles(height, width, sizes)
+    return weights.to(device, dtype), positions.to(device, dtype), count
+
+
+def _windows(length: int) -> Tensor:
+    """How many windows of size k along `length` positions hold position p: (k, p), float64."""
+    size = torch.arange(1, length + 1).unsqueeze(1)
+    position = torch.arange(length)
+    first = (position - size + 1).clamp(min=0)
+    last = torch.minimum(position, length - size)
+    return (last - first + 1).double()

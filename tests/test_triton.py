@@ -1,0 +1,451 @@
+"""The Triton kernels against the reference, on a GPU or in Triton's interpreter.
+
+Without a GPU the tests run where TRITON_INTERPRET=1 is set before triton is imported, that is, in
+a process of their own: tests/test_interpreter.py starts it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lca_fused import LCA, local_concepts_accumulation
+from lca_fused.backends import triton_gpu
+from lca_fused.backends.triton_gpu import dispatch, operator
+from reference.lca import lca_reference
+from tests.parity import (
+    GRADIENT_LAYOUTS,
+    LAYOUTS,
+    errors,
+    random_gradient,
+    random_inputs,
+    relative_error,
+    with_gradients,
+)
+
+pytest.importorskip("triton")
+
+INTERPRETED = triton_gpu._INTERPRETED
+GPUS = torch.cuda.device_count()
+ON_GPU = pytest.param(
+    "cuda",
+    marks=[pytest.mark.gpu, pytest.mark.skipif(GPUS == 0 or INTERPRETED, reason="no GPU")],
+)
+IN_INTERPRETER = pytest.param(
+    "cpu",
+    marks=pytest.mark.skipif(not INTERPRETED, reason="tests/test_interpreter.py runs these"),
+)
+gpu = pytest.mark.parametrize("device", [ON_GPU])
+
+accumulate = partial(local_concepts_accumulation, backend="triton")
+
+
+@pytest.fixture(params=[IN_INTERPRETER, ON_GPU])
+def device(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=["one launch", "matmul and pooling"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    _take(monkeypatch, request.param)
+    return request.param
+
+
+def _take(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(operator, "one_launch", lambda *_: path == "one launch")
+
+
+def _to(device: str, inputs: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+    return {name: None if t is None else t.to(device) for name, t in inputs.items()}
+
+
+def _assert_parity(device, shape, d, *, kernel_sizes=None, bias=True, seed=0, limit=2e-6):
+    inputs = _to(device, random_inputs(shape, d, dtype=torch.float32, bias=bias, seed=seed))
+    gradient = random_gradient((shape[0], d), torch.float32).to(device)
+    function = partial(accumulate, kernel_sizes=kernel_sizes)
+    found = errors(function, inputs, gradient, kernel_sizes)
+    without_gate = function(**inputs)
+    found["inference"] = relative_error(
+        without_gate, lca_reference(*_double(inputs), kernel_sizes=kernel_sizes)
+    )
+    assert max(found.values()) <= limit, found
+
+
+def _double(inputs: dict[str, Tensor | None]) -> list[Tensor | None]:
+    return [None if t is None else t.double() for t in inputs.values()]
+
+
+@pytest.mark.usefixtures("poisoned_memory", "path")
+@pytest.mark.parametrize(
+    "side", [(1, 2), (2, 1), (3, 3), (5, 9), (7, 7), (8, 8), (12, 5), (1, 64), (6, 6)]
+)
+def test_small_maps_stay_within_2e_6_of_the_float64_reference(device, side):
+    _assert_parity(device, (3, 20, *side), 37)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("side", [(13, 13), (14, 14), (16, 16), (5, 20), (35, 3)])
+def test_large_maps_stay_within_2e_6_of_the_float64_reference(device, side):
+    _assert_parity(device, (2, 9, *side), 11)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("poisoned_memory")
+def test_28x28_maps_stay_within_2e_6_of_the_float64_reference(device):
+    _assert_parity(device, (1, 6, 28, 28), 5)
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize(("n", "c", "d"), [(1, 70, 130), (3, 1, 1), (5, 33, 64)])
+def test_blocks_need_not_divide_channels_features_or_images(device, n, c, d):
+    _assert_parity(device, (n, c, 3, 4), d)
+
+
+@pytest.mark.usefixtures("path")
+def test_bias_may_be_left_out(device):
+    _assert_parity(device, (2, 6, 3, 4), 5, bias=False)
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("sizes", [[(1, 1)], [(2, 3), (1, 1), (4, 1)], [(4, 5)]])
+def test_kernel_sizes_of_small_maps_may_be_chosen(device, sizes):
+    _assert_parity(device, (2, 6, 4, 5), 5, kernel_sizes=sizes)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 6, 18), (1, 4, 18, 6)])
+@pytest.mark.parametrize("sizes", [[(1, 1)], [(2, 6), (5, 1), (6, 6)]])
+def test_kernel_sizes_of_large_maps_may_be_chosen(device, shape, sizes):
+    _assert_parity(device, shape, 5, kernel_sizes=sizes)
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_strides_of_x_are_right(device, layout):
+    inputs = _to(device, random_inputs((3, 5, 3, 4), 6, dtype=torch.float32))
+    inputs["x"] = LAYOUTS[layout](inputs["x"])
+    gradient = random_gradient((3, 6), torch.float32).to(device)
+    assert max(errors(accumulate, inputs, gradient).values()) <= 2e-6
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("layout", GRADIENT_LAYOUTS)
+def test_any_strides_of_the_output_gradient_are_right(device, layout):
+    inputs = _to(device, random_inputs((3, 5, 3, 4), 6, dtype=torch.float32))
+    gradient = GRADIENT_LAYOUTS[layout](random_gradient((3, 6), torch.float32)).to(device)
+    assert max(errors(accumulate, inputs, gradient).values()) <= 2e-6
+
+
+@pytest.mark.usefixtures("path")
+def test_weight_and_bias_may_be_views(device):
+    inputs = _to(device, random_inputs((3, 5, 3, 4), 6, dtype=torch.float32))
+    inputs["weight"] = inputs["weight"].t().contiguous().t()
+    inputs["bias"] = inputs["bias"].repeat_interleave(2)[::2]
+    gradient = random_gradient((3, 6), torch.float32).to(device)
+    assert max(errors(accumulate, inputs, gradient).values()) <= 2e-6
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("side", [(7, 7), (14, 14)])
+def test_an_empty_batch_gives_an_empty_output_and_zero_gradients(device, side):
+    inputs = _to(device, random_inputs((0, 3, *side), 6, dtype=torch.float32))
+    results = with_gradients(accumulate, inputs, torch.zeros(0, 6, device=device))
+    assert results["output"].shape == (0, 6)
+    assert results["x"].shape == (0, 3, *side)
+    assert not results["weight"].any()
+    assert not results["bias"].any()
+
+
+# The interpreter multiplies bfloat16 as integers and rounds to it towards zero.
+SIXTEEN_BIT = [
+    torch.float16,
+    pytest.param(torch.bfloat16, marks=pytest.mark.skipif(INTERPRETED, reason="interpreter")),
+]
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("dtype", SIXTEEN_BIT)
+@pytest.mark.parametrize("side", [(3, 4), (7, 7), (9, 9)])
+def test_16_bit_errors_are_at_most_twice_those_of_the_reference_in_that_dtype(device, side, dtype):
+    inputs = _to(device, random_inputs((2, 32, *side), 16, dtype=dtype))
+    gradient = random_gradient((2, 16), dtype).to(device)
+    ours = errors(accumulate, inputs, gradient)
+    theirs = errors(lca_reference, inputs, gradient)
+    assert all(ours[name] <= 2 * theirs[name] for name in ours), (ours, theirs)
+
+
+@pytest.mark.parametrize("side", [(3, 4), (9, 9)])
+def test_float64_is_pooled_in_float64(device, side):
+    inputs = _to(device, random_inputs((2, 5, *side), 6))
+    gradient = random_gradient((2, 6)).to(device)
+    assert max(errors(accumulate, inputs, gradient).values()) <= 1e-12
+
+
+@pytest.mark.usefixtures("path")
+def test_calls_are_bitwise_repeatable(device):
+    inputs = _to(device, random_inputs((3, 20, 5, 4), 37, dtype=torch.float32))
+    gradient = random_gradient((3, 37), torch.float32).to(device)
+    first = with_gradients(accumulate, inputs, gradient)
+    second = with_gradients(accumulate, inputs, gradient)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.usefixtures("path")
+def test_features_that_are_never_positive_give_zeros_and_zero_gradients(device):
+    inputs = _to(device, random_inputs((2, 3, 3, 4), 6, dtype=torch.float32))
+    inputs["bias"] -= 100
+    results = with_gradients(accumulate, inputs, torch.ones(2, 6, device=device))
+    assert relative_error(results["output"], torch.zeros(2, 6)) <= 1e-4
+    assert not results["x"].any()
+
+
+@pytest.mark.parametrize("frozen", ["x", "weight", "bias"])
+def test_frozen_inputs_get_no_gradient_and_leave_the_others_right(device, frozen):
+    inputs = _to(device, random_inputs((2, 3, 3, 4), 6, dtype=torch.float32))
+    gradient = random_gradient((2, 6), torch.float32).to(device)
+    expected = with_gradients(accumulate, inputs, gradient)
+    for name, tensor in inputs.items():
+        tensor.requires_grad_(name != frozen)
+    accumulate(**inputs).backward(gradient)
+    assert inputs[frozen].grad is None
+    assert all(torch.equal(inputs[n].grad, expected[n]) for n in inputs if n != frozen)
+
+
+def test_second_derivatives_are_those_of_the_reference(device):
+    def penalty(function: Callable[..., Tensor], inputs: dict[str, Tensor]) -> list[Tensor]:
+        leaves = [t.detach().clone().requires_grad_() for t in inputs.values()]
+        first = torch.autograd.grad(function(*leaves).square().sum(), leaves, create_graph=True)
+        return list(torch.autograd.grad(sum(g.square().sum() for g in first), leaves))
+
+    inputs = _to(device, random_inputs((2, 3, 3, 4), 4, dtype=torch.float32))
+    ours = penalty(accumulate, inputs)
+    theirs = penalty(lca_reference, {name: t.double() for name, t in inputs.items()})
+    assert max(relative_error(a, b) for a, b in zip(ours, theirs, strict=True)) <= 5e-6
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("dtype", SIXTEEN_BIT)
+def test_autocast_computes_in_its_dtype_and_gives_float32_gradients(device, dtype):
+    inputs = _to(device, random_inputs((2, 32, 3, 4), 16, dtype=torch.float32))
+    leaves = {name: t.requires_grad_() for name, t in inputs.items()}
+    with torch.autocast(device, dtype=dtype):
+        output = accumulate(**leaves)
+    output.float().sum().backward()
+    assert output.dtype == dtype
+    assert all(leaf.grad.dtype == torch.float32 for leaf in leaves.values())
+    expected = lca_reference(*_double(inputs))
+    assert relative_error(output, expected) <= (2e-2 if dtype == torch.bfloat16 else 3e-3)
+
+
+@pytest.mark.parametrize("wants_gradient", [False, True])
+def test_operators_pass_opcheck(device, wants_gradient):
+    inputs = _to(device, random_inputs((2, 5, 3, 4), 6, dtype=torch.float32))
+    arguments = tuple(t.requires_grad_(wants_gradient) for t in inputs.values())
+    torch.library.opcheck(operator._accumulate_with_gate, (*arguments, [1, 2, 3, 3]))
+    if not wants_gradient:
+        torch.library.opcheck(operator._accumulate, (*arguments, None))
+        gate, gradient = torch.rand(2, 12, 6, device=device), torch.rand(2, 6, device=device)
+        torch.library.opcheck(operator._project_gradient, (gate, gradient))
+
+
+@pytest.fixture
+def compiled() -> Iterator[Callable[..., Tensor]]:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield torch.compile(accumulate, fullgraph=True, backend="aot_eager")
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("kernel_sizes", [None, [(2, 2), (1, 3)]])
+def test_compiles_to_one_graph_forward_and_backward(device, compiled, kernel_sizes):
+    inputs = _to(device, random_inputs((2, 5, 3, 4), 6, dtype=torch.float32))
+    gradient = random_gradient((2, 6), torch.float32).to(device)
+    function = partial(compiled, kernel_sizes=kernel_sizes)
+    assert max(errors(function, inputs, gradient, kernel_sizes).values()) <= 2e-6
+    with torch.no_grad():
+        expected = lca_reference(*_double(inputs), kernel_sizes=kernel_sizes)
+        assert relative_error(function(**inputs), expected) <= 2e-6
+
+
+def test_batches_of_other_sizes_do_not_compile_again(device, compiled):
+    for n in (2, 3, 5, 7, 11):
+        inputs = _to(device, random_inputs((n, 5, 3, 4), 6, dtype=torch.float32))
+        gradient = random_gradient((n, 6), torch.float32).to(device)
+        assert max(errors(compiled, inputs, gradient).values()) <= 2e-6
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+
+
+@pytest.mark.skipif(INTERPRETED or GPUS > 0, reason="where the backend cannot serve")
+def test_a_cpu_tensor_is_refused_with_advice_and_auto_serves_it():
+    inputs = random_inputs((2, 5, 3, 4), 6)
+    with pytest.raises(ValueError, match=r'"triton" cannot .* x is on cpu, .* use backend="auto"'):
+        accumulate(**inputs)
+    output = local_concepts_accumulation(**inputs)
+    assert relative_error(output, lca_reference(**inputs)) <= 1e-12
+
+
+def test_a_machine_without_triton_says_so_and_auto_serves(monkeypatch):
+    monkeypatch.setattr(triton_gpu, "_INSTALLED", False)
+    inputs = random_inputs((2, 5, 3, 4), 6)
+    with pytest.raises(ValueError, match="the package triton is not installed; use backend="):
+        accumulate(**inputs)
+    assert local_concepts_accumulation(**inputs).shape == (2, 6)
+
+
+def test_a_dtype_the_kernels_do_not_take_is_named():
+    reason = triton_gpu.unavailable(torch.zeros(1, dtype=torch.float8_e5m2))
+    assert reason is not None
+    assert "float8_e5m2" in reason
+
+
+def test_func_transforms_take_the_plain_operators_under_auto():
+    inputs = random_inputs((2, 5, 3, 4), 6)
+
+    def total(x: Tensor) -> Tensor:
+        return local_concepts_accumulation(x, inputs["weight"], inputs["bias"]).sum()
+
+    expected = with_gradients(lca_reference, inputs, torch.ones(2, 6).double())["x"]
+    assert relative_error(torch.func.grad(total)(inputs["x"]), expected) <= 1e-12
+
+
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("width", range(1, 100))
+def test_chunks_are_about_equal_and_not_too_wide(width, gate):
+    size = dispatch.chunk(width, gate)
+    chunks = math.ceil(width / size)
+    assert size <= dispatch.WIDEST_WHOLE
+    assert chunks == 1 or (size <= dispatch.WIDEST_CHUNK and size * (chunks - 1) < width)
+
+
+@gpu
+def test_auto_takes_the_kernels_on_a_gpu(device, monkeypatch):
+    calls = []
+    original = operator._forward
+    monkeypatch.setattr(
+        operator, "_forward", lambda *a, **k: (calls.append(1), original(*a, **k))[1]
+    )
+    inputs = _to(device, random_inputs((2, 5, 3, 4), 6, dtype=torch.float32))
+    assert relative_error(local_concepts_accumulation(**inputs), lca_reference(**inputs)) <= 2e-6
+    assert calls
+
+
+@gpu
+@pytest.mark.parametrize("n", [1, 32, 256])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_benchmark_shapes_in_16_bit(device, n, dtype, path):
+    inputs = _to(device, random_inputs((n, 2048, 7, 7), 2048, dtype=torch.float32))
+    inputs = {name: t.to(dtype) for name, t in inputs.items()}
+    inputs["x"] = inputs["x"].to(memory_format=torch.channels_last)
+    gradient = random_gradient((n, 2048), dtype).to(device)
+    ours = errors(accumulate, inputs, gradient)
+    theirs = errors(partial(local_concepts_accumulation, backend="eager"), inputs, gradient)
+    assert all(ours[name] <= 2 * theirs[name] for name in ours), (path, ours, theirs)
+
+
+@gpu
+def test_float32_obeys_the_precision_setting_of_torch(device, monkeypatch):
+    inputs = _to(device, random_inputs((2, 512, 7, 7), 64, dtype=torch.float32))
+    expected = lca_reference(*_double(inputs))
+    assert relative_error(accumulate(**inputs), expected) <= 2e-6
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    error = relative_error(accumulate(**inputs), expected)
+    assert 2e-6 < error <= 2e-3
+
+
+@gpu
+def test_tensors_of_more_than_2_31_elements_are_right(device):
+    n, c, side, d = 22_000, 2048, 7, 32
+    free, _ = torch.cuda.mem_get_info()
+    if free < 3 * n * c * side * side * 2:
+        pytest.skip("needs about 14 GB of GPU memory")
+    x = torch.randn(n, c, side, side, device=device, dtype=torch.bfloat16)
+    weight = torch.randn(d, c, device=device, dtype=torch.bfloat16) / c**0.5
+    assert x.numel() > 2**31
+    output = accumulate(x, weight)
+    for rows in (slice(0, 2), slice(n - 2, n)):
+        expected = lca_reference(x[rows].double(), weight.double())
+        assert relative_error(output[rows], expected) <= 1e-2
+
+
+@gpu
+def test_projections_of_more_than_2_31_elements_are_right(device):
+    n, c, side, d = 22_000, 16, 7, 2048
+    free, _ = torch.cuda.mem_get_info()
+    if free < 4 * n * d * side * side * 2:
+        pytest.skip("needs about 18 GB of GPU memory")
+    x = torch.randn(n, c, side, side, device=device, dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.randn(d, c, device=device, dtype=torch.bfloat16) / c**0.5
+    output = accumulate(x, weight)
+    output.backward(torch.ones_like(output))
+    last = slice(n - 2, n)
+    leaf = x[last].detach().double().requires_grad_()
+    expected = lca_reference(leaf, weight.double())
+    expected.backward(torch.ones_like(expected))
+    assert relative_error(output[last], expected) <= 1e-2
+    assert relative_error(x.grad[last], leaf.grad) <= 2e-2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(GPUS < 2 or INTERPRETED, reason="needs two GPUs")
+def test_the_second_gpu_is_used_for_its_tensors():
+    inputs = _to("cuda:1", random_inputs((2, 20, 7, 7), 37, dtype=torch.float32))
+    gradient = random_gradient((2, 37), torch.float32).to("cuda:1")
+    assert torch.cuda.current_device() == 0
+    assert max(errors(accumulate, inputs, gradient).values()) <= 2e-6
+
+
+@gpu
+def test_inductor_compiles_the_layer_forward_and_backward(device):
+    layer = LCA(64, 48, device=device)
+    compiled = torch.compile(layer, fullgraph=True)
+    x = torch.randn(4, 64, 7, 7, device=device, requires_grad=True)
+    compiled(x).sum().backward()
+    actual, x.grad = x.grad, None
+    layer(x).sum().backward()
+    assert relative_error(actual, x.grad) <= 2e-6
+
+
+@gpu
+def test_calls_can_be_captured_in_a_cuda_graph(device):
+    x = torch.randn(4, 64, 7, 7, device=device)
+    layer = LCA(64, 48, device=device)
+    with torch.no_grad():
+        expected = layer(x)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = layer(x)
+        graph.replay()
+    assert torch.equal(output, expected)
+
+
+def _losses(device: str, accumulate: Callable[..., Tensor], steps: int) -> list[float]:
+    torch.manual_seed(0)
+    network = nn.ModuleDict(
+        {"conv": nn.Conv2d(3, 16, 3, 2), "lca": nn.Linear(16, 24), "out": nn.Linear(24, 5)}
+    ).to(device)
+    images = torch.randn(40, 3, 9, 9, device=device)
+    labels = torch.arange(40, device=device) % 5
+    images += labels[:, None, None, None] * 0.3
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    losses = []
+    for _ in range(steps):
+        lca = network["lca"]
+        features = accumulate(network["conv"](images).relu(), lca.weight, lca.bias)
+        loss = nn.functional.cross_entropy(network["out"](features), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_a_network_trains_as_with_the_reference(device):
+    steps = 100 if device == "cuda" else 5
+    ours, theirs = _losses(device, accumulate, steps), _losses(device, lca_reference, steps)
+    assert ours == pytest.approx(theirs, rel=1e-2)
+    assert ours[:5] == pytest.approx(theirs[:5], rel=1e-4)
+    assert ours[-1] < ours[0]
