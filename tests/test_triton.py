@@ -389,6 +389,15 @@ def test_projections_of_more_than_2_31_elements_are_right(device):
     assert relative_error(x.grad[last], leaf.grad) <= 2e-2
 
 
+@gpu
+@pytest.mark.usefixtures("path")
+def test_autotuned_tiles_give_the_same_results(device, monkeypatch, tmp_path):
+    monkeypatch.setenv("LCA_FUSED_AUTOTUNE", "1")
+    monkeypatch.setenv("LCA_FUSED_CACHE", str(tmp_path))
+    _assert_parity(device, (3, 70, 7, 7), 130)
+    assert (tmp_path / "autotune.json").read_text()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(GPUS < 2 or INTERPRETED, reason="needs two GPUs")
 def test_the_second_gpu_is_used_for_its_tensors():

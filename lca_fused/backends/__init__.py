@@ -17,6 +17,10 @@ from lca_fused.rectangles import KernelSizes
 BackendName = Literal["auto", "eager", "triton"]
 
 
+# Before torch 2.7 export looks like any compilation: both then get the plain operators.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
 class Backend(Protocol):
     """What a backend module offers."""
 
@@ -72,5 +76,5 @@ def _choose(x: Tensor) -> Backend:
 def _wants_plain_operators() -> bool:
     """Export and torch.func transforms take apart what they are given."""
     if torch.compiler.is_compiling():
-        return torch.compiler.is_exporting()
+        return bool(_is_exporting())
     return torch.onnx.is_in_onnx_export() or torch._C._are_functorch_transforms_active()

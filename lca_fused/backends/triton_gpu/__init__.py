@@ -8,6 +8,7 @@
 | pooling.py | rectangles of a projection in memory, maps of any size |
 | gradient.py | backward: gate map times dL/dy |
 | dispatch.py | which kernel serves which call, and its tile |
+| autotune.py | tiles by timing, where that is asked for |
 | tables.py, launch.py | kernel sizes as the kernels take them; what launches share |
 | operator.py | autograd and the operators torch.compile sees |
 """

@@ -1,13 +1,14 @@
 """Which kernel serves which call, and how it is laid out on the GPU.
 
 Every choice that measurements may change is in this file. Configurations depend on the map, the
-dtype and D, never on N, so a batch of another size compiles nothing.
+dtype and D, and on N only in whether it gives every multiprocessor a full tile: batches of many
+sizes compile two variants at most.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -20,6 +21,8 @@ WIDEST_WHOLE = 32
 WIDEST_CHUNK = 16
 # One thread a column.
 COLUMNS = 128
+# Of a large GPU; fewer programs than that leave some idle.
+MULTIPROCESSORS = 128
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,47 @@ def one_launch(n: int, height: int, width: int, dtype: torch.dtype, tf32: bool) 
     return tensor_cores and n * height * width <= 32 * 49
 
 
-@cache
-def tile(height: int, width: int, element_size: int, gate: bool) -> Tile:
+def tile(n: int, d: int, height: int, width: int, element_size: int, gate: bool) -> Tile:
     """The tile of the kernels that hold columns in registers."""
-    positions = 1 << max(1, (height * width - 1).bit_length())
+    return _tile(_few_programs(n, d, height, width), height, width, element_size, gate)
+
+
+def tile_candidates(chosen: Tile) -> list[Tile]:
+    """Other tiles for autotuning to try in place of the chosen one."""
+    return [
+        replace(chosen, images=images, block_d=block_d, block_c=block_c, stages=stages)
+        for images in (chosen.images, 2 * chosen.images)
+        for block_d in (32, 64, 128)
+        for block_c in (chosen.block_c, 2 * chosen.block_c)
+        for stages in (2, 3, 4)
+    ]
+
+
+def tile_key(
+    n: int, c: int, d: int, height: int, width: int, dtype: torch.dtype, gate: bool
+) -> tuple[object, ...]:
+    """What an autotuned tile depends on: C and D by their powers of two, N as in `tile`."""
+    few = _few_programs(n, d, height, width)
+    return few, c.bit_length(), d.bit_length(), height, width, str(dtype), gate
+
+
+def _positions(height: int, width: int) -> int:
+    return 1 << max(1, (height * width - 1).bit_length())
+
+
+def _few_programs(n: int, d: int, height: int, width: int) -> bool:
+    images = max(1, 64 // _positions(height, width))
+    return math.ceil(n / images) * math.ceil(d / COLUMNS) < MULTIPROCESSORS
+
+
+@cache
+def _tile(few: bool, height: int, width: int, element_size: int, gate: bool) -> Tile:
+    positions = _positions(height, width)
     return Tile(
         images=max(1, 64 // positions),
         positions=positions,
-        block_d=COLUMNS,
+        # With few programs the weight is read by few multiprocessors: spread it over more.
+        block_d=COLUMNS // 4 if few else COLUMNS,
         block_c=64 if element_size == 2 else 32,
         stages=3,
         # 128 registers let four programs of 128 threads share a multiprocessor; the gate map and
@@ -72,7 +108,9 @@ def chunk(width: int, gate: bool) -> int:
 
 
 def float32_matmul_may_use_tf32() -> bool:
-    """Torch's own setting for float32 matrix products on this GPU."""
+    """Torch's own setting for float32 matrix products; only NVIDIA's tensor cores have TF32."""
+    if torch.version.hip is not None:
+        return False
     matmul = torch.backends.cuda.matmul
     precision = getattr(matmul, "fp32_precision", None)
     return bool(matmul.allow_tf32 if precision is None else precision == "tf32")

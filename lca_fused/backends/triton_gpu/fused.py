@@ -6,7 +6,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lca_fused.backends.triton_gpu.dispatch import COLUMNS, float32_matmul_may_use_tf32, tile
+from lca_fused.backends.triton_gpu.autotune import best
+from lca_fused.backends.triton_gpu.dispatch import (
+    COLUMNS,
+    Tile,
+    float32_matmul_may_use_tf32,
+    tile,
+    tile_candidates,
+    tile_key,
+)
 from lca_fused.backends.triton_gpu.launch import on_device_of, options
 from lca_fused.backends.triton_gpu.tables import bit_mask
 from lca_fused.backends.triton_gpu.tile import pool_tile
@@ -112,13 +120,13 @@ def accumulate(
     n, c, height, width = x.shape
     d = weight.shape[0]
     sizes, rectangles = bit_mask(height, width, kernel_sizes)
-    config = tile(height, width, x.element_size(), gate)
     pooled = x.new_empty(n, d)
     gate_map = x.new_empty(n, height * width, d) if gate else None
     if n == 0:
         return pooled, gate_map
-    blocks = triton.cdiv(n, config.images) * triton.cdiv(d, config.block_d)
-    with on_device_of(x):
+
+    def launch(config: Tile) -> None:
+        blocks = triton.cdiv(n, config.images) * triton.cdiv(d, config.block_d)
         fused_kernel[(blocks,)](
             x,
             weight,
@@ -144,4 +152,9 @@ def accumulate(
             BLOCK_C=config.block_c,
             **options(x, COLUMNS, stages=config.stages, max_registers=config.max_registers),
         )
+
+    config = tile(n, d, height, width, x.element_size(), gate)
+    key = ("fused", *tile_key(n, c, d, height, width, x.dtype, gate))
+    with on_device_of(x):
+        launch(best(key, config, tile_candidates, launch, x.device))
     return pooled, gate_map

@@ -16,7 +16,9 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Make the tensor's device the current one, which is where Triton launches."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+    if tensor.is_cuda and tensor.device.index != torch.cuda.current_device():
+        return torch.cuda.device(tensor.device)
+    return contextlib.nullcontext()
 
 
 def options(

@@ -14,8 +14,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lca_fused.backends.triton_gpu.autotune import best
 from lca_fused.backends.triton_gpu.columns import add, prefix_sums, zeros
-from lca_fused.backends.triton_gpu.dispatch import COLUMNS, SMALL_MAP, chunk, tile
+from lca_fused.backends.triton_gpu.dispatch import (
+    COLUMNS,
+    SMALL_MAP,
+    Tile,
+    chunk,
+    tile,
+    tile_candidates,
+    tile_key,
+)
 from lca_fused.backends.triton_gpu.launch import on_device_of, options
 from lca_fused.backends.triton_gpu.tables import bit_mask, weight_tables
 from lca_fused.backends.triton_gpu.tile import pool_tile, tile_offsets
@@ -511,25 +520,31 @@ def _pool_small(
 ) -> None:
     n, height, width, d = projection.shape
     sizes, rectangles = bit_mask(height, width, kernel_sizes)
-    config = tile(height, width, projection.element_size(), gate_map is not None)
-    blocks = triton.cdiv(n, config.images) * triton.cdiv(d, config.block_d)
-    small_map_kernel[(blocks,)](
-        projection,
-        pooled,
-        gate_map,
-        n,
-        d,
-        H=height,
-        W=width,
-        SIZES=sizes,
-        RECTANGLES=rectangles,
-        GATE=gate_map is not None,
-        DTYPE=_accumulation(projection.dtype),
-        IMAGES=config.images,
-        POSITIONS=config.positions,
-        BLOCK_D=config.block_d,
-        **options(projection, COLUMNS, max_registers=config.max_registers),
-    )
+
+    def launch(config: Tile) -> None:
+        blocks = triton.cdiv(n, config.images) * triton.cdiv(d, config.block_d)
+        small_map_kernel[(blocks,)](
+            projection,
+            pooled,
+            gate_map,
+            n,
+            d,
+            H=height,
+            W=width,
+            SIZES=sizes,
+            RECTANGLES=rectangles,
+            GATE=gate_map is not None,
+            DTYPE=_accumulation(projection.dtype),
+            IMAGES=config.images,
+            POSITIONS=config.positions,
+            BLOCK_D=config.block_d,
+            **options(projection, COLUMNS, max_registers=config.max_registers),
+        )
+
+    gate = gate_map is not None
+    config = tile(n, d, height, width, projection.element_size(), gate)
+    key = ("small map", *tile_key(n, 1, d, height, width, projection.dtype, gate))
+    launch(best(key, config, tile_candidates, launch, projection.device))
 
 
 def _pool_large(

@@ -1,0 +1,85 @@
+"""Choose among configurations by timing them: off unless LCA_FUSED_AUTOTUNE=1.
+
+What was chosen is kept for the process and in a file, one line of JSON a choice's key, so that the
+next process times nothing. The file is `autotune.json` in LCA_FUSED_CACHE or ~/.cache/lca_fused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T", bound=Hashable)
+
+_chosen: dict[str, str] = {}
+
+
+def best(
+    key: tuple[object, ...],
+    default: T,
+    candidates: Callable[[T], Sequence[T]],
+    run: Callable[[T], None],
+    device: torch.device,
+) -> T:
+    """Return the candidate that runs fastest, or `default` where autotuning is off.
+
+    Args:
+        key: what the choice depends on; the GPU and triton's version are added.
+        default: returned when autotuning is off, and while a CUDA graph is being captured.
+        candidates: given the default, what else to try; told apart by their repr, which is
+            stored.
+        run: launches the kernel with a candidate; may raise where it does not fit the GPU.
+        device: a GPU.
+    """
+    if os.environ.get("LCA_FUSED_AUTOTUNE", "0") != "1":
+        return default
+    full_key = repr((*_machine(device), *key))
+    by_name = {repr(candidate): candidate for candidate in (default, *candidates(default))}
+    if not _chosen:
+        _chosen.update(_load())
+    if _chosen.get(full_key) not in by_name:
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            return default
+        _chosen[full_key] = min(by_name, key=lambda name: _seconds(run, by_name[name]))
+        _store(full_key, _chosen[full_key])
+    return by_name[_chosen[full_key]]
+
+
+def _machine(device: torch.device) -> tuple[str, str]:
+    import triton
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return name, triton.__version__
+
+
+def _seconds(run: Callable[[T], None], candidate: T) -> float:
+    from triton.testing import do_bench
+
+    try:
+        return float(do_bench(lambda: run(candidate), return_mode="median"))
+    except Exception:  # Out of shared memory or registers: whatever fails is no choice.
+        return float("inf")
+
+
+def _file() -> Path:
+    folder = os.environ.get("LCA_FUSED_CACHE")
+    return Path(folder or Path.home() / ".cache" / "lca_fused") / "autotune.json"
+
+
+def _load() -> dict[str, str]:
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(line) for line in _file().read_text().splitlines())
+    return {}
+
+
+def _store(key: str, name: str) -> None:
+    with contextlib.suppress(OSError):  # A read-only home: tune again next time.
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        with _file().open("a") as file:
+            file.write(json.dumps([key, name]) + "\n")
