@@ -4,13 +4,13 @@
 |---|---|
 | columns.py | rectangles of a column that is held in registers |
 | tile.py | a matrix tile as such columns, and back |
+| project_and_pool.py | forward: one of the next two |
 | fused.py | one launch: projection, rectangles, ReLU, mean |
 | pooling.py | rectangles of a projection in memory, maps of any size |
 | gradient.py | backward: gate map times dL/dy |
 | dispatch.py | which kernel serves which call, and its tile |
 | autotune.py | tiles by timing, where that is asked for |
 | tables.py, launch.py | kernel sizes as the kernels take them; what launches share |
-| operator.py | autograd and the operators torch.compile sees |
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 import torch
 from torch import Tensor
 
-from lca_fused.backends.triton_gpu.operator import accumulate
+from lca_fused.backends.operator import accumulate
 from lca_fused.rectangles import KernelSizes
 
 _INSTALLED = importlib.util.find_spec("triton") is not None
@@ -54,8 +54,4 @@ def local_concepts_accumulation(
     x: Tensor, weight: Tensor, bias: Tensor | None, kernel_sizes: KernelSizes | None
 ) -> Tensor:
     """(N, C, H, W) -> (N, D) for arguments that were checked and that `unavailable` lets pass."""
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
-    return accumulate(x, weight, bias, kernel_sizes)
+    return accumulate(x, weight, bias, kernel_sizes, "triton")
