@@ -76,6 +76,12 @@ def replaced(x, START: tl.constexpr, part):
 
 
 @triton.jit
+def not_negative(x):
+    """x, but rounding errors below zero become zero: no mean of a ReLU is negative. Keeps NaN."""
+    return tl.where(x < 0, 0.0, x)
+
+
+@triton.jit
 def prefix_sums(x):
     """x[0], x[0] + x[1], ...: as long as x."""
     total = x[0]

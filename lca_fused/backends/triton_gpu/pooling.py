@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lca_fused.backends.triton_gpu.autotune import best
-from lca_fused.backends.triton_gpu.columns import add, prefix_sums, zeros
+from lca_fused.backends.triton_gpu.columns import add, not_negative, prefix_sums, zeros
 from lca_fused.backends.triton_gpu.dispatch import (
     COLUMNS,
     SMALL_MAP,
@@ -115,7 +115,7 @@ def large_map_kernel(
     if not GATE:
         total = _weighted_sum(total, values, inside, position_weight_ptr, H, W, stride_h, stride_w)
         total = _sum_rectangles(total, values, inside, weight_ptr, H, W, CHUNK, stride_h, stride_w)
-        tl.store(pooled_ptr + column, total * scale_pooled, mask=inside)
+        tl.store(pooled_ptr + column, not_negative(total * scale_pooled), mask=inside)
     else:
         steps = steps_ptr + offset
         if WITHIN:
@@ -132,7 +132,7 @@ def large_map_kernel(
             total = _accumulate_steps(
                 total, values, steps, gates, inside, H, W, CHUNK, stride_h, stride_w, scale_gate
             )
-            tl.store(pooled_ptr + column, total * scale_pooled, mask=inside)
+            tl.store(pooled_ptr + column, not_negative(total * scale_pooled), mask=inside)
 
 
 @triton.jit

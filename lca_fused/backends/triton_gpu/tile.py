@@ -7,7 +7,13 @@ to a power of two. As columns it is a tuple of POSITIONS tensors [IMAGES * BLOCK
 import triton
 import triton.language as tl
 
-from lca_fused.backends.triton_gpu.columns import column_gates, column_sum, scale, zeros
+from lca_fused.backends.triton_gpu.columns import (
+    column_gates,
+    column_sum,
+    not_negative,
+    scale,
+    zeros,
+)
 
 
 @triton.constexpr_function
@@ -94,10 +100,10 @@ def pool_tile(
     column_values = unstack(tile, IMAGES, POSITIONS)
     if not GATE:
         total = column_sum(column_values, H, W, SIZES)
-        tl.store(pooled_ptrs, total * (0.5 / RECTANGLES), mask=inside)
+        tl.store(pooled_ptrs, not_negative(total * (0.5 / RECTANGLES)), mask=inside)
     else:
         total, gates = column_gates(column_values, H, W, SIZES)
-        tl.store(pooled_ptrs, total * (1.0 / RECTANGLES), mask=inside)
+        tl.store(pooled_ptrs, not_negative(total * (1.0 / RECTANGLES)), mask=inside)
         gates = gates + zeros(total, POSITIONS - H * W)
         # Runs once. What a `while` carries is opaque to the compiler's layout analysis, which
         # would otherwise walk the whole column back for each of the joins: half the compile time.
