@@ -32,8 +32,8 @@ def local_concepts_accumulation(
         bias: (D,) or None.
         kernel_sizes: (kh, kw) pairs in positions; None means every size that fits but 1x1, as in
             the paper.
-        backend: "triton" (kernels for CUDA and ROCm GPUs), "eager" (torch operators, any device),
-            or "auto" for the fastest that can serve the input.
+        backend: "triton" (kernels for CUDA and ROCm GPUs), "numba" (kernels for CPUs), "eager"
+            (torch operators, any device), or "auto" for the fastest that can serve the input.
 
     Returns:
         (N, D), in the dtype F.linear would return: that of the inputs, or autocast's. Sums over

@@ -1,4 +1,4 @@
-"""Run tests/test_triton.py without a GPU, in Triton's interpreter."""
+"""Run tests/test_kernels.py without a GPU, in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_kernels_agree_with_the_reference_in_the_interpreter():
     pytest.importorskip("triton")
     # The variable must be set before triton is imported, hence another process.
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "tests/test_triton.py"],
+        [sys.executable, "-m", "pytest", "-q", "-x", "tests/test_kernels.py"],
         cwd=ROOT,
         env=os.environ | {"TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": "-p no:cacheprovider"},
         capture_output=True,

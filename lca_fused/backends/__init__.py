@@ -6,16 +6,13 @@ A backend is a module with `unavailable(x)`, why it cannot serve x or None, and
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
-from lca_fused.backends import eager, triton_gpu
+from lca_fused.backends import eager, numba_cpu, triton_gpu
 from lca_fused.rectangles import KernelSizes
-
-BackendName = Literal["auto", "eager", "triton"]
-
 
 # Before torch 2.7 export looks like any compilation: both then get the plain operators.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -34,7 +31,11 @@ class Backend(Protocol):
 
 
 # In the order "auto" tries them; the last one serves everything.
-_BACKENDS = {"triton": cast(Backend, triton_gpu), "eager": cast(Backend, eager)}
+_BACKENDS = {
+    "triton": cast(Backend, triton_gpu),
+    "numba": cast(Backend, numba_cpu),
+    "eager": cast(Backend, eager),
+}
 
 
 def check_backend(backend: str) -> None:

@@ -39,7 +39,7 @@ class Kernels(Protocol):
 
 _MODULES: dict[str, str] = {
     "triton": "lca_fused.backends.triton_gpu.project_and_pool",
-    "numba": "lca_fused.backends.numba_cpu.project_and_pool",
+    "numba": "lca_fused.backends.numba_cpu",
 }
 
 

@@ -42,8 +42,9 @@ def unavailable(x: Tensor) -> str | None:
     return _too_old(x.device.index)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _too_old(index: int | None) -> str | None:
+    if torch.compiler.is_compiling():
+        return None  # the compiler asks for as much
     major, minor = torch.cuda.get_device_capability(index)
     if torch.version.hip is None and major < 8:
         return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"

@@ -1,7 +1,7 @@
-"""The Triton kernels against the reference, on a GPU or in Triton's interpreter.
+"""The kernels against the reference: Numba's on the CPU, Triton's on a GPU or in its interpreter.
 
-Without a GPU the tests run where TRITON_INTERPRET=1 is set before triton is imported, that is, in
-a process of their own: tests/test_interpreter.py starts it.
+The interpreter needs TRITON_INTERPRET=1 before triton is imported, that is, a process of its own:
+tests/test_interpreter.py starts it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lca_fused import LCA, backends, local_concepts_accumulation
-from lca_fused.backends import operator, triton_gpu
+from lca_fused.backends import numba_cpu, operator, triton_gpu
 from lca_fused.backends.triton_gpu import dispatch
 from reference.lca import lca_reference
 from tests.parity import (
@@ -28,27 +29,40 @@ from tests.parity import (
     with_gradients,
 )
 
-pytest.importorskip("triton")
-
-
 INTERPRETED = triton_gpu._INTERPRETED
 GPUS = torch.cuda.device_count()
 ON_GPU = pytest.param(
-    "cuda",
+    ("cuda", "triton"),
+    id="triton on a GPU",
     marks=[pytest.mark.gpu, pytest.mark.skipif(GPUS == 0 or INTERPRETED, reason="no GPU")],
 )
 IN_INTERPRETER = pytest.param(
-    "cpu",
+    ("cpu", "triton"),
+    id="triton interpreted",
     marks=pytest.mark.skipif(not INTERPRETED, reason="tests/test_interpreter.py runs these"),
 )
-gpu = pytest.mark.parametrize("device", [ON_GPU])
+NUMBA = pytest.param(
+    ("cpu", "numba"),
+    id="numba",
+    marks=pytest.mark.skipif(
+        INTERPRETED or numba_cpu.unavailable(torch.zeros(1)) is not None, reason="no numba"
+    ),
+)
+_BACKEND = {"name": "triton"}
 
-accumulate = partial(local_concepts_accumulation, backend="triton")
+
+def accumulate(*tensors: Tensor, **keywords: Any) -> Tensor:
+    return local_concepts_accumulation(*tensors, **keywords, backend=_BACKEND["name"])
 
 
-@pytest.fixture(params=[IN_INTERPRETER, ON_GPU])
-def device(request: pytest.FixtureRequest) -> str:
-    return request.param
+@pytest.fixture(params=[NUMBA, IN_INTERPRETER, ON_GPU])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name, backend = request.param
+    monkeypatch.setitem(_BACKEND, "name", backend)
+    return name
+
+
+gpu = pytest.mark.parametrize("device", [ON_GPU], indirect=True)
 
 
 @pytest.fixture(params=["one launch", "matmul and pooling"])
@@ -58,6 +72,8 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def _take(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    if not triton_gpu._INSTALLED:
+        return
     from lca_fused.backends.triton_gpu import project_and_pool
 
     monkeypatch.setattr(project_and_pool, "one_launch", lambda *_: path == "one launch")
@@ -259,11 +275,13 @@ def test_autocast_computes_in_its_dtype_and_gives_float32_gradients(device, dtyp
 def test_operators_pass_opcheck(device, wants_gradient):
     inputs = _to(device, random_inputs((2, 5, 3, 4), 6, dtype=torch.float32))
     arguments = tuple(t.requires_grad_(wants_gradient) for t in inputs.values())
-    torch.library.opcheck(operator._accumulate_with_gate, (*arguments, [1, 2, 3, 3], "triton"))
+    torch.library.opcheck(
+        operator._accumulate_with_gate, (*arguments, [1, 2, 3, 3], _BACKEND["name"])
+    )
     if not wants_gradient:
-        torch.library.opcheck(operator._accumulate, (*arguments, None, "triton"))
+        torch.library.opcheck(operator._accumulate, (*arguments, None, _BACKEND["name"]))
         gate, gradient = torch.rand(2, 12, 6, device=device), torch.rand(2, 6, device=device)
-        torch.library.opcheck(operator._projection_gradient, (gate, gradient, "triton"))
+        torch.library.opcheck(operator._projection_gradient, (gate, gradient, _BACKEND["name"]))
 
 
 @pytest.fixture
