@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lca_fused.backends.triton_gpu import autotune, dispatch
+from lca_fused.backends.triton_gpu import autotune, dispatch, launch
 
 pytest.importorskip("triton")
 
 CPU = torch.device("cpu")
+GPU = launch.Gpu(warp_size=32, capability=90)
 SECONDS = {"slow": 3.0, "quick": 1.0, "middling": 2.0}
 
 
@@ -67,13 +68,13 @@ def test_a_folder_that_cannot_be_written_does_not_stop_the_call(monkeypatch, tmp
 
 def test_batches_of_all_sizes_share_two_tiles_and_their_keys():
     shapes = [(n, 2048, 7, 7) for n in range(1, 300)]
-    assert len({dispatch.tile(*shape, 2, False) for shape in shapes}) == 2
+    assert len({dispatch.tile(*shape, 2, False, GPU) for shape in shapes}) == 2
     keys = {dispatch.tile_key(n, 2048, d, h, w, torch.bfloat16, False) for n, d, h, w in shapes}
     assert len(keys) == 2
 
 
 def test_candidates_differ_and_cover_the_same_map():
-    chosen = dispatch.tile(32, 2048, 7, 7, 2, False)
+    chosen = dispatch.tile(32, 2048, 7, 7, 2, False, GPU)
     candidates = dispatch.tile_candidates(chosen)
     assert len(set(candidates)) == len(candidates)
     assert all(candidate.positions == chosen.positions for candidate in candidates)

@@ -13,8 +13,14 @@ from functools import cache
 
 import torch
 
-# A column of the map must fit in the registers of a thread.
+from lca_fused.backends.triton_gpu.launch import Gpu
+
+# Positions of the largest maps whose columns are held in registers: without and with the gate map,
+# where the compiler manages that without spilling (compute capability 8 and 9), and elsewhere.
 SMALL_MAP = 64
+SMALL_MAP_WITH_GATE = 49
+SMALL_MAP_ELSEWHERE = 49
+SMALL_MAP_WITH_GATE_ELSEWHERE = 36
 # Widest map whose bands are unrolled as a whole, without the gate map; wider ones, and those with
 # it from the second width on, are cut into chunks. Registers and compile time set both.
 WIDEST_WHOLE = 32
@@ -37,23 +43,32 @@ class Tile:
     max_registers: int | None
 
 
-def one_launch(n: int, height: int, width: int, dtype: torch.dtype, tf32: bool) -> bool:
+def in_registers(height: int, width: int, gate: bool, gpu: Gpu) -> bool:
+    """Whether the columns of a map are held in registers, rather than walked band by band."""
+    if gpu.capability is not None and 80 <= gpu.capability < 100:
+        return height * width <= (SMALL_MAP_WITH_GATE if gate else SMALL_MAP)
+    return height * width <= (SMALL_MAP_WITH_GATE_ELSEWHERE if gate else SMALL_MAP_ELSEWHERE)
+
+
+def one_launch(
+    n: int, height: int, width: int, dtype: torch.dtype, tf32: bool, gate: bool, gpu: Gpu
+) -> bool:
     """Whether the one-launch kernel serves the call, rather than a library matmul and pooling.
 
     Not measured on a GPU yet. By count, for bfloat16, C = D = 2048 and 7x7 maps: the one launch
-    saves writing and reading N * 49 * D numbers and two launches, and pays with 15 of 64 rows of
+    saves writing and reading N * 49 * D numbers and a launch, and pays with 15 of 64 rows of
     padding in its matrix product. Below some N the launches weigh more than the padding.
     """
-    if height * width > SMALL_MAP:
-        return False
     # Without TF32, Triton multiplies float32 outside the tensor cores; the library is faster.
     tensor_cores = dtype in (torch.float16, torch.bfloat16) or (dtype == torch.float32 and tf32)
-    return tensor_cores and n * height * width <= 32 * 49
+    few_rows = n * height * width <= 32 * 49
+    return tensor_cores and few_rows and in_registers(height, width, gate, gpu)
 
 
-def tile(n: int, d: int, height: int, width: int, element_size: int, gate: bool) -> Tile:
+def tile(n: int, d: int, height: int, width: int, element_size: int, gate: bool, gpu: Gpu) -> Tile:
     """The tile of the kernels that hold columns in registers."""
-    return _tile(_few_programs(n, d, height, width), height, width, element_size, gate)
+    few = _few_programs(n, d, height, width)
+    return _tile(few, height, width, element_size, gate, gpu)
 
 
 def tile_candidates(chosen: Tile) -> list[Tile]:
@@ -85,7 +100,7 @@ def _few_programs(n: int, d: int, height: int, width: int) -> bool:
 
 
 @cache
-def _tile(few: bool, height: int, width: int, element_size: int, gate: bool) -> Tile:
+def _tile(few: bool, height: int, width: int, element_size: int, gate: bool, gpu: Gpu) -> Tile:
     positions = _positions(height, width)
     return Tile(
         images=max(1, 64 // positions),
@@ -94,9 +109,9 @@ def _tile(few: bool, height: int, width: int, element_size: int, gate: bool) -> 
         block_d=COLUMNS // 4 if few else COLUMNS,
         block_c=64 if element_size == 2 else 32,
         stages=3,
-        # 128 registers let four programs of 128 threads share a multiprocessor; the gate map and
-        # the largest maps need more than that.
-        max_registers=128 if height * width <= 49 and not gate else None,
+        # 128 registers let four programs of 128 threads share a multiprocessor, and on Hopper
+        # nothing spills, as its matrix operands and accumulators leave room.
+        max_registers=128 if gpu.capability == 90 and height * width <= 49 and not gate else None,
     )
 
 

@@ -15,8 +15,8 @@ from lca_fused.backends.triton_gpu.dispatch import (
     tile_candidates,
     tile_key,
 )
-from lca_fused.backends.triton_gpu.launch import on_device_of, options
-from lca_fused.backends.triton_gpu.tables import bit_mask
+from lca_fused.backends.triton_gpu.launch import gpu_of, on_device_of, options
+from lca_fused.backends.triton_gpu.tables import bit_mask, orientation
 from lca_fused.backends.triton_gpu.tile import pool_tile
 from lca_fused.rectangles import KernelSizes
 
@@ -42,6 +42,7 @@ def fused_kernel(
     W: tl.constexpr,
     SIZES: tl.constexpr,
     RECTANGLES: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
     BIAS: tl.constexpr,
     GATE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -96,6 +97,7 @@ def fused_kernel(
         W,
         SIZES,
         RECTANGLES,
+        TRANSPOSED,
         IMAGES,
         POSITIONS,
         GATE,
@@ -108,7 +110,7 @@ def accumulate(
     """Project and pool in one launch.
 
     Args:
-        x: (N, C, H, W), any strides; H * W at most `dispatch.SMALL_MAP`.
+        x: (N, C, H, W), any strides, a map that `dispatch.in_registers` lets pass.
         weight: (D, C), any strides, in the dtype of x: float32, float16 or bfloat16.
         bias: (D,) in the dtype of x, or None.
         kernel_sizes: (kh, kw) pairs that fit the map; None means all but 1x1.
@@ -117,9 +119,11 @@ def accumulate(
     Returns:
         (N, D) and the gate map times H * W, (N, H * W, D), or None; in the dtype of x.
     """
-    n, c, height, width = x.shape
+    n, c = x.shape[:2]
     d = weight.shape[0]
+    transposed, height, width, kernel_sizes = orientation(*x.shape[2:], kernel_sizes)
     sizes, rectangles = bit_mask(height, width, kernel_sizes)
+    strides = (x.mT if transposed else x).stride()
     pooled = x.new_empty(n, d)
     gate_map = x.new_empty(n, height * width, d) if gate else None
     if n == 0:
@@ -136,13 +140,14 @@ def accumulate(
             n,
             c,
             d,
-            *x.stride(),
+            *strides,
             *weight.stride(),
             0 if bias is None else bias.stride(0),
             H=height,
             W=width,
             SIZES=sizes,
             RECTANGLES=rectangles,
+            TRANSPOSED=transposed,
             BIAS=bias is not None,
             GATE=gate,
             PRECISION="tf32" if float32_matmul_may_use_tf32() else "ieee",
@@ -153,7 +158,7 @@ def accumulate(
             **options(x, COLUMNS, stages=config.stages, max_registers=config.max_registers),
         )
 
-    config = tile(n, d, height, width, x.element_size(), gate)
+    config = tile(n, d, height, width, x.element_size(), gate, gpu_of(x))
     key = ("fused", *tile_key(n, c, d, height, width, x.dtype, gate))
     with on_device_of(x):
         launch(best(key, config, tile_candidates, launch, x.device))

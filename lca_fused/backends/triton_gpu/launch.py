@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -21,22 +22,38 @@ def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
+@dataclass(frozen=True)
+class Gpu:
+    """What the choice of a kernel and its compilation depend on."""
+
+    warp_size: int
+    capability: int | None  # of NVIDIA, 90 for compute capability 9.0; None for AMD
+
+
+def gpu_of(tensor: Tensor) -> Gpu:
+    """The GPU that holds the tensor; for a CPU tensor the one the kernels were shaped for."""
+    return _gpu(tensor.device)
+
+
+@cache
+def _gpu(device: torch.device) -> Gpu:
+    if device.type != "cuda":
+        return Gpu(warp_size=32, capability=90)
+    properties = torch.cuda.get_device_properties(device)
+    nvidia = torch.version.hip is None
+    capability = 10 * properties.major + properties.minor if nvidia else None
+    return Gpu(properties.warp_size, capability)
+
+
 def options(
     tensor: Tensor, threads: int, *, stages: int = 1, max_registers: int | None = None
 ) -> dict[str, Any]:
     """Compiler options for programs of `threads` threads on the device of `tensor`."""
     chosen: dict[str, Any] = {
-        "num_warps": max(1, threads // _warp_size(tensor.device)),
+        "num_warps": max(1, threads // gpu_of(tensor).warp_size),
         "num_stages": stages,
         "enable_fp_fusion": True,
     }
-    if max_registers is not None and torch.version.hip is None:
+    if max_registers is not None:
         chosen["maxnreg"] = max_registers
     return chosen
-
-
-@cache
-def _warp_size(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 32
-    return int(torch.cuda.get_device_properties(device).warp_size)

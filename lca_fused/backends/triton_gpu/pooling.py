@@ -18,15 +18,15 @@ from lca_fused.backends.triton_gpu.autotune import best
 from lca_fused.backends.triton_gpu.columns import add, not_negative, prefix_sums, zeros
 from lca_fused.backends.triton_gpu.dispatch import (
     COLUMNS,
-    SMALL_MAP,
     Tile,
     chunk,
+    in_registers,
     tile,
     tile_candidates,
     tile_key,
 )
-from lca_fused.backends.triton_gpu.launch import on_device_of, options
-from lca_fused.backends.triton_gpu.tables import bit_mask, weight_tables
+from lca_fused.backends.triton_gpu.launch import gpu_of, on_device_of, options
+from lca_fused.backends.triton_gpu.tables import bit_mask, orientation, weight_tables
 from lca_fused.backends.triton_gpu.tile import pool_tile, tile_offsets
 from lca_fused.rectangles import KernelSizes
 
@@ -42,6 +42,7 @@ def small_map_kernel(
     W: tl.constexpr,
     SIZES: tl.constexpr,
     RECTANGLES: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
     GATE: tl.constexpr,
     DTYPE: tl.constexpr,
     IMAGES: tl.constexpr,
@@ -53,7 +54,7 @@ def small_map_kernel(
     first_image = (tl.program_id(0) // feature_blocks) * IMAGES
     first_feature = (tl.program_id(0) % feature_blocks) * BLOCK_D
     offsets, inside = tile_offsets(
-        first_image, first_feature, N, D, H * W, IMAGES, POSITIONS, BLOCK_D
+        first_image, first_feature, N, D, H, W, TRANSPOSED, IMAGES, POSITIONS, BLOCK_D
     )
     tile = tl.load(projection_ptr + offsets, mask=inside, other=0.0).to(DTYPE)
     pool_tile(
@@ -68,6 +69,7 @@ def small_map_kernel(
         W,
         SIZES,
         RECTANGLES,
+        TRANSPOSED,
         IMAGES,
         POSITIONS,
         GATE,
@@ -509,7 +511,8 @@ def pool(
     gate_map = projection.new_empty(n, height * width, d) if gate else None
     if projection.numel() == 0:
         return pooled, gate_map
-    launch = _pool_small if height * width <= SMALL_MAP else _pool_large
+    small = in_registers(height, width, gate, gpu_of(projection))
+    launch = _pool_small if small else _pool_large
     with on_device_of(projection):
         launch(projection, pooled, gate_map, kernel_sizes)
     return pooled, gate_map
@@ -518,7 +521,8 @@ def pool(
 def _pool_small(
     projection: Tensor, pooled: Tensor, gate_map: Tensor | None, kernel_sizes: KernelSizes | None
 ) -> None:
-    n, height, width, d = projection.shape
+    n, _, _, d = projection.shape
+    transposed, height, width, kernel_sizes = orientation(*projection.shape[1:3], kernel_sizes)
     sizes, rectangles = bit_mask(height, width, kernel_sizes)
 
     def launch(config: Tile) -> None:
@@ -533,6 +537,7 @@ def _pool_small(
             W=width,
             SIZES=sizes,
             RECTANGLES=rectangles,
+            TRANSPOSED=transposed,
             GATE=gate_map is not None,
             DTYPE=_accumulation(projection.dtype),
             IMAGES=config.images,
@@ -542,7 +547,8 @@ def _pool_small(
         )
 
     gate = gate_map is not None
-    config = tile(n, d, height, width, projection.element_size(), gate)
+    gpu = gpu_of(projection)
+    config = tile(n, d, height, width, projection.element_size(), gate, gpu)
     key = ("small map", *tile_key(n, 1, d, height, width, projection.dtype, gate))
     launch(best(key, config, tile_candidates, launch, projection.device))
 
@@ -550,12 +556,9 @@ def _pool_small(
 def _pool_large(
     projection: Tensor, pooled: Tensor, gate_map: Tensor | None, kernel_sizes: KernelSizes | None
 ) -> None:
-    n, height, width, d = projection.shape
-    stride_h, stride_w = width * d, d
-    if width > height:  # The rectangles of a band are unrolled: let the bands be the short way.
-        height, width, stride_h, stride_w = width, height, stride_w, stride_h
-        if kernel_sizes is not None:
-            kernel_sizes = tuple(sorted((kw, kh) for kh, kw in kernel_sizes))
+    n, _, _, d = projection.shape
+    transposed, height, width, kernel_sizes = orientation(*projection.shape[1:3], kernel_sizes)
+    stride_h, stride_w = (d, height * d) if transposed else (width * d, d)
     accumulation = torch.float64 if projection.dtype == torch.float64 else torch.float32
     weights, position_weights, rectangles = weight_tables(
         height, width, kernel_sizes, projection.device, accumulation

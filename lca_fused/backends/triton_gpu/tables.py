@@ -11,6 +11,23 @@ from lca_fused.rectangles import KernelSizes, num_rectangles, resolve_kernel_siz
 
 
 @lru_cache(maxsize=256)
+def orientation(
+    height: int, width: int, kernel_sizes: KernelSizes | None
+) -> tuple[bool, int, int, KernelSizes | None]:
+    """Return whether to transpose the map, and its sides and kernel sizes after that.
+
+    A map at least as wide as it is high has fewer bands with more rectangles each, and what a band
+    costs besides its rectangles is shared by more of them. In registers it also spills less: 12x5
+    spilled 200 bytes a thread on sm_90, 5x12 none.
+    """
+    if height <= width:
+        return False, height, width, kernel_sizes
+    if kernel_sizes is not None:
+        kernel_sizes = tuple(sorted((kw, kh) for kh, kw in kernel_sizes))
+    return True, width, height, kernel_sizes
+
+
+@lru_cache(maxsize=256)
 def bit_mask(height: int, width: int, kernel_sizes: KernelSizes | None) -> tuple[int, int]:
     """Return the mask `columns` reads, bit (kh - 1) * W + kw - 1, and the number of rectangles."""
     sizes = resolve_kernel_sizes(height, width, kernel_sizes)

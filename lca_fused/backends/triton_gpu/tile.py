@@ -86,6 +86,7 @@ def pool_tile(
     W: tl.constexpr,
     SIZES: tl.constexpr,
     RECTANGLES: tl.constexpr,
+    TRANSPOSED: tl.constexpr,  # whether H and W are those of a map that lies transposed in memory
     IMAGES: tl.constexpr,
     POSITIONS: tl.constexpr,
     GATE: tl.constexpr,
@@ -111,7 +112,17 @@ def pool_tile(
         while pending:
             gates = scale(gates, H * W / RECTANGLES)
             _store_gates(
-                gates, gate_ptr, first_image, first_feature, N, D, H * W, IMAGES, POSITIONS
+                gates,
+                gate_ptr,
+                first_image,
+                first_feature,
+                N,
+                D,
+                H,
+                W,
+                TRANSPOSED,
+                IMAGES,
+                POSITIONS,
             )
             pending = first_image < 0
 
@@ -124,13 +135,15 @@ def _store_gates(
     first_feature,
     N,
     D,
-    LENGTH: tl.constexpr,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
     IMAGES: tl.constexpr,
     POSITIONS: tl.constexpr,
 ):
     tile = stack(round_to(gates, gate_ptr.dtype.element_ty), IMAGES)
     offsets, inside = tile_offsets(
-        first_image, first_feature, N, D, LENGTH, IMAGES, POSITIONS, tile.shape[1]
+        first_image, first_feature, N, D, H, W, TRANSPOSED, IMAGES, POSITIONS, tile.shape[1]
     )
     tl.store(gate_ptr + offsets, tile, mask=inside)
 
@@ -141,16 +154,21 @@ def tile_offsets(
     first_feature,
     N,
     D,
-    LENGTH: tl.constexpr,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
     IMAGES: tl.constexpr,
     POSITIONS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Offsets of a tile in a contiguous (N, LENGTH, D) tensor, and which of them are inside."""
+    """Offsets of a tile in a contiguous (N, H * W, D) tensor, and which of them are inside."""
     row = tl.arange(0, IMAGES * POSITIONS)
     image = first_image + row // POSITIONS
     position = row % POSITIONS
     feature = first_feature + tl.arange(0, BLOCK_D)
-    offsets = (image.to(tl.int64) * LENGTH + position)[:, None] * D + feature[None, :]
-    inside = ((image < N) & (position < LENGTH))[:, None] & (feature < D)[None, :]
+    place = position
+    if TRANSPOSED:
+        place = (position % W) * H + position // W
+    offsets = (image.to(tl.int64) * (H * W) + place)[:, None] * D + feature[None, :]
+    inside = ((image < N) & (position < H * W))[:, None] & (feature < D)[None, :]
     return offsets, inside

@@ -1,0 +1,129 @@
+"""Compile the kernels a call would launch, for any GPU, on a machine that has none.
+
+The library's own functions are called on CPU tensors while Triton's launcher is replaced by one
+that only takes notes, so what is compiled is what would run: the same arguments, tile and options.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
+from triton.runtime.jit import JITFunction
+
+from lca_fused.backends.triton_gpu import launch as library_launch
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+_CAPABILITIES = {"sm_80": 80, "sm_90": 90, "sm_100": 100, "gfx942": None}
+_POINTERS = {
+    torch.float64: "*fp64",
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch as it was asked for: the kernel, its arguments by name, compiler options."""
+
+    kernel: Any
+    arguments: dict[str, Any]
+    options: dict[str, Any]
+    target: str
+
+    @property
+    def threads(self) -> int:
+        """Threads of a program."""
+        return int(self.options["num_warps"]) * TARGETS[self.target].warp_size
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A launch compiled for a target, and how long that took with nothing cached."""
+
+    launch: Launch
+    binary: Any
+    seconds: float
+
+
+@contextmanager
+def recorded_launches(target: str) -> Iterator[list[Launch]]:
+    """Collect what is launched for a target, one of TARGETS, instead of running it."""
+    if os.environ.get("TRITON_INTERPRET", "0") == "1":
+        raise RuntimeError(
+            "TRITON_INTERPRET=1 replaces the compiler by an interpreter; unset it to compile"
+        )
+    launches: list[Launch] = []
+
+    def record(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:  # noqa: ARG001
+        arguments = dict(zip(kernel.arg_names, args, strict=False))
+        arguments.update((name, kwargs.pop(name)) for name in kernel.arg_names if name in kwargs)
+        launches.append(Launch(kernel, arguments, kwargs, target))
+
+    gpu = library_launch.Gpu(TARGETS[target].warp_size, _CAPABILITIES[target])
+    with (
+        mock.patch.object(JITFunction, "run", record),
+        mock.patch.object(library_launch, "_gpu", return_value=gpu),
+    ):
+        yield launches
+
+
+def compile_launch(launch: Launch) -> Compiled:
+    """Compile with an empty cache."""
+    gpu = TARGETS[launch.target]
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        mock.patch.dict(os.environ, TRITON_CACHE_DIR=cache),
+    ):
+        start = time.perf_counter()
+        binary = triton.compile(_source(launch, gpu), target=gpu, options=dict(launch.options))
+        return Compiled(launch, binary, time.perf_counter() - start)
+
+
+def _source(launch: Launch, gpu: GPUTarget) -> ASTSource:
+    """Specialise the kernel on its arguments, as Triton's launcher does."""
+    backend = make_backend(gpu)
+    signature: dict[str, str] = {}
+    constants: dict[tuple[int], Any] = {}
+    attributes: dict[tuple[int], Any] = {}
+    for parameter in launch.kernel.params:
+        value = launch.arguments[parameter.name]
+        place = (parameter.num,)
+        signature[parameter.name] = kind = (
+            "constexpr" if parameter.is_constexpr else _argument_type(value)
+        )
+        if kind == "constexpr":
+            constants[place] = value
+        elif isinstance(value, torch.Tensor):
+            described = backend.get_tensor_specialization(value, align=True)
+            attributes[place] = backend.parse_attr(described)
+        elif isinstance(value, int):
+            described = backend.get_int_specialization(value, align=True)
+            attributes[place] = backend.parse_attr(described)
+    return ASTSource(launch.kernel, signature, constants, attributes)
+
+
+def _argument_type(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return _POINTERS[value.dtype]
+    if isinstance(value, float):
+        return "fp32"
+    if value is None or value == 1:
+        return "constexpr"
+    return "i32" if -(2**31) <= value < 2**31 else "i64"

@@ -1,0 +1,106 @@
+"""Instruction counts of every kernel: `python -m benchmarks.sass`; needs triton, but no GPU.
+
+Every kernel is compiled for every target at the benchmark shapes and disassembled; the figures
+are read off the machine code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.kernel_table import Row
+
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+_NO_TRITON = (
+    "benchmarks.sass compiles the kernels with the package triton, which is not installed; "
+    "on Linux: pip install triton"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; return the process's exit status."""
+    options = _parser().parse_args(arguments)
+    if importlib.util.find_spec("triton") is None:
+        print(_NO_TRITON, file=sys.stderr)
+        return 1
+    rows = compiled_rows(options.target or TARGETS, options.kernel)
+    if not rows:
+        print(f"no kernel's name contains {options.kernel!r}", file=sys.stderr)
+        return 1
+    print("\n".join(markdown(rows)))
+    if options.json is not None:
+        options.json.write_text(json.dumps(to_json(rows), indent=1) + "\n")
+    return 0
+
+
+def compiled_rows(targets: Sequence[str], kernel: str) -> list[Row]:
+    """Compile every launch whose name contains `kernel` for every target."""
+    from benchmarks.kernel_table import benchmark_cases, compiled_row, launches_of
+
+    rows = []
+    for case in benchmark_cases():
+        for target in targets:
+            for name, launch in launches_of(case, target):
+                if kernel in name:
+                    rows.append(row := compiled_row(case, name, launch))
+                    print(f"{name} {row.map} {target} {row.compile_seconds:.1f} s", file=sys.stderr)
+    return rows
+
+
+def markdown(rows: Sequence[Row]) -> list[str]:
+    """Lines of a table in Markdown, columns aligned."""
+    classes = tuple(rows[0].instructions)
+    head = ["kernel", "target", "map", "dtype", "regs", "spilled B", "shared B", "all", *classes]
+    head += ["FP32/rect", "slots/rect", "compile s"]
+    table = [head, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(head))]
+    lines = [
+        "| " + " | ".join(_aligned(cell, widths, place) for place, cell in enumerate(line)) + " |"
+        for line in table
+    ]
+    rule = "|".join("-" * (width + 1) + ("-" if i < 4 else ":") for i, width in enumerate(widths))
+    return [lines[0], f"|{rule}|", *lines[1:]]
+
+
+def to_json(rows: Sequence[Row]) -> dict[str, object]:
+    """The rows and what compiled them."""
+    return {"triton": version("triton"), "kernels": [asdict(row) for row in rows]}
+
+
+def _cells(row: Row) -> list[str]:
+    counts = row.instructions
+    cells = [row.kernel, row.target, row.map, row.dtype]
+    cells += [str(row.registers), str(row.spilled_bytes), str(row.shared_bytes)]
+    cells += [str(sum(counts.values())), *map(str, counts.values())]
+    per_rectangle = (row.fp32_per_rectangle, row.slots_per_rectangle)
+    cells += ["-" if figure is None else f"{figure:.2f}" for figure in per_rectangle]
+    return [*cells, f"{row.compile_seconds:.1f}"]
+
+
+def _aligned(cell: str, widths: Sequence[int], place: int) -> str:
+    return cell.ljust(widths[place]) if place < 4 else cell.rjust(widths[place])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sass", description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
+    parser.add_argument(
+        "--target", action="append", choices=TARGETS, help="only this target (may be repeated)"
+    )
+    parser.add_argument(
+        "--kernel", default="", metavar="NAME", help="only kernels whose name contains this"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
