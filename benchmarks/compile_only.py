@@ -78,6 +78,8 @@ def recorded_launches(target: str) -> Iterator[list[Launch]]:
 
     gpu = library_launch.Gpu(TARGETS[target].warp_size, _CAPABILITIES[target])
     with (
+        # Configurations that do not run cannot be timed, and no such choice must be stored.
+        mock.patch.dict(os.environ, LCA_FUSED_AUTOTUNE="0"),
         mock.patch.object(JITFunction, "run", record),
         mock.patch.object(library_launch, "_gpu", return_value=gpu),
     ):

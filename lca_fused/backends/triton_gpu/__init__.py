@@ -6,7 +6,7 @@
 | tile.py | a matrix tile as such columns, and back |
 | project_and_pool.py | forward: one of the next two |
 | fused.py | one launch: projection, rectangles, ReLU, mean |
-| pooling.py | rectangles of a projection in memory, maps of any size |
+| pooling.py | rectangles of a projection in memory, by small_map.py or large_map.py |
 | gradient.py | backward: gate map times dL/dy |
 | dispatch.py | which kernel serves which call, and its tile |
 | autotune.py | tiles by timing, where that is asked for |

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lca_fused.backends.triton_gpu.launch import on_device_of, options
+from lca_fused.backends.triton_gpu.launch import accumulation, on_device_of, options
 
 
 @triton.jit
@@ -18,7 +18,6 @@ def gradient_kernel(
     D,
     stride_n,
     stride_d,
-    scale,
     LENGTH: tl.constexpr,
     DTYPE: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -34,7 +33,7 @@ def gradient_kernel(
     image = (block // position_blocks).to(tl.int64)
 
     grad_ptrs = grad_pooled_ptr + image * stride_n + feature.to(tl.int64) * stride_d
-    grad = tl.load(grad_ptrs, mask=feature < D, other=0.0).to(DTYPE) * scale
+    grad = tl.load(grad_ptrs, mask=feature < D, other=0.0).to(DTYPE) / LENGTH
     offsets = (image * LENGTH + position)[:, None] * D + feature[None, :]
     inside = (position < LENGTH)[:, None] & (feature < D)[None, :]
     gate = tl.load(gate_ptr + offsets, mask=inside, other=0.0).to(DTYPE)
@@ -61,9 +60,8 @@ def projection_gradient(gate_map: Tensor, grad_pooled: Tensor) -> Tensor:
             gradient,
             d,
             *grad_pooled.stride(),
-            1 / length,
             LENGTH=length,
-            DTYPE=tl.float64 if gate_map.dtype == torch.float64 else tl.float32,
+            DTYPE=accumulation(gate_map.dtype),
             BLOCK_P=block_p,
             BLOCK_D=block_d,
             **options(gate_map, 128),

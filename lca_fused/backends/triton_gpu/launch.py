@@ -57,3 +57,10 @@ def options(
     if max_registers is not None:
         chosen["maxnreg"] = max_registers
     return chosen
+
+
+def accumulation(dtype: torch.dtype) -> Any:
+    """The dtype, as Triton names it, in which sums over numbers of this dtype are taken."""
+    import triton.language as tl
+
+    return tl.float64 if dtype == torch.float64 else tl.float32
