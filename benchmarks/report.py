@@ -1,0 +1,156 @@
+"""Tables and plots from measured rows.
+
+`python -m benchmarks.report FILE.json... [--save FILE] [--readme FILE] [--tables FILE]
+[--plots DIR]` reads pytest-benchmark's JSON files or saved results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from benchmarks.cases import GRAPH, INFERENCE, TRAINING
+from benchmarks.peers import FLOOR, PEERS
+from benchmarks.results import Row, load, save, setup_of, shape_of
+from benchmarks.shapes import HEADLINE, Shape
+
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+NOT_MEASURED = "not measured"
+_TITLES = {
+    INFERENCE: "Inference",
+    GRAPH: "Inference, replay of a CUDA graph",
+    TRAINING: "Training, forward and backward",
+}
+_DEVICES = {"cpu": "CPU", "cuda": "GPU"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write what is asked for, or print the tables; return the process's exit status."""
+    options = _parser().parse_args(arguments)
+    rows = load(options.files)
+    if options.save is not None:
+        save(rows, options.save)
+    if options.readme is not None:
+        text = options.readme.read_text()
+        options.readme.write_text(replace_block(text, tables(rows, headline=True)))
+    if options.tables is not None:
+        options.tables.write_text(tables(rows, headline=False) + "\n")
+    if options.plots is not None:
+        from benchmarks.plots import plot_all
+
+        plot_all(rows, options.plots)
+    if not (options.save or options.readme or options.tables or options.plots):
+        print(tables(rows, headline=True))
+    return 0
+
+
+def replace_block(text: str, block: str) -> str:
+    """Return `text` with `block` between the two markers.
+
+    Raises:
+        ValueError: the markers are not there, once each and in order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in after:
+        raise ValueError(f"expected one {BEGIN} and after it one {END}, each on its own line")
+    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+
+
+def tables(rows: Sequence[Row], headline: bool) -> str:
+    """Return the tables of every device and setup in Markdown.
+
+    Args:
+        rows: as `load` returns them.
+        headline: only the shapes of the README, measured or not; else every measured shape.
+    """
+    parts = []
+    for device, title in _DEVICES.items():
+        setups = dict.fromkeys(setup_of(row) for row in rows if row["device"] == device)
+        if not setups:
+            parts.append(f"**{title}**: {NOT_MEASURED}.")
+        for setup in setups:
+            parts += _setup_tables([row for row in rows if setup_of(row) == setup], headline)
+    return "\n\n".join(parts)
+
+
+def _setup_tables(rows: Sequence[Row], headline: bool) -> list[str]:
+    measured = sorted({shape_of(row) for row in rows})
+    shapes = list(HEADLINE[rows[0]["device"]]) if headline else measured
+    parts = [_heading(rows)]
+    for mode, title in _TITLES.items():
+        found = {(row["peer"], shape_of(row)): row for row in rows if row["mode"] == mode}
+        if not found:
+            continue
+        modes_shapes = [shape for shape in shapes if mode != GRAPH or shape.n == 1]
+        parts += [f"{title}, time / floor:", _table(found, modes_shapes, _ratio)]
+        if mode == TRAINING:
+            parts += [f"{title}, peak extra memory:", _table(found, modes_shapes, _memory)]
+    return parts
+
+
+def _heading(rows: Sequence[Row]) -> str:
+    first = rows[0]
+    versions = [f"{name} {each}" for name, each in first["versions"].items() if each]
+    dates = sorted({row["date"] for row in rows})
+    threads = f", {first['threads']} threads" if first["device"] == "cpu" else ""
+    return (
+        f"**{first['device_name']}**{threads}, {first['dtype']}, {first['memory_format']}; "
+        f"{', '.join(versions)}; {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "")
+    )
+
+
+def _table(
+    found: dict[tuple[str, Shape], Row], shapes: Sequence[Shape], cell: Callable[[Row], str]
+) -> str:
+    device = next(iter(found.values()))["device"]
+    lines = [
+        [PEERS[peer].title]
+        + [cell(found[peer, s]) if (peer, s) in found else NOT_MEASURED for s in shapes]
+        for peer in PEERS
+        if device in PEERS[peer].devices
+    ]
+    headers = ["", *(_short(shape) for shape in shapes)]
+    return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _short(shape: Shape) -> str:
+    channels = f"C={shape.c}" if shape.c == shape.d else f"C={shape.c}, D={shape.d}"
+    return f"{shape.height}x{shape.width}, N={shape.n}, {channels}"
+
+
+def _ratio(row: Row) -> str:
+    if row["peer"] == FLOOR:
+        return f"{1e3 * row['seconds'][1]:.3g} ms"
+    low, high = row["ratio_quartiles"]
+    return f"{_digits(row['ratio'])} ({_digits(low)}-{_digits(high)})"
+
+
+def _digits(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
+
+
+def _memory(row: Row) -> str:
+    return (
+        f"{row['extra_bytes'] / 1e6:.3g} MB"
+        if row["extra_bytes"] < 1e9
+        else (f"{row['extra_bytes'] / 1e9:.3g} GB")
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path, help="JSON files with measured rows")
+    parser.add_argument("--save", type=Path, help="write the rows as one small JSON file")
+    parser.add_argument("--readme", type=Path, help="replace the tables between its markers")
+    parser.add_argument("--tables", type=Path, help="write the tables of every measured shape")
+    parser.add_argument("--plots", type=Path, help="write PNG files into this folder")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,275 @@
+"""The machinery of the benchmarks; nothing here asserts a time."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import measure
+from benchmarks.accuracy import Oracle, WrongResultError, check, refuse
+from benchmarks.cases import cases
+from benchmarks.heads import Head
+from benchmarks.machine import describe
+from benchmarks.memory import highest_sum, peak_extra_bytes
+from benchmarks.peers import FLOOR, PEERS, UnavailableError, lca
+from benchmarks.problem import make_problem
+from benchmarks.shapes import ACCEPTANCE, SETS, parse_shapes, shape
+from lca_fused import LCA
+
+CPU = torch.device("cpu")
+SMALL = shape(3, 4, 3, 64)
+
+
+def problem(dtype=torch.float32, memory_format="contiguous", of=SMALL):
+    return make_problem(of, CPU, dtype, memory_format)
+
+
+class FakeStopwatch:
+    def __init__(self, seconds):
+        self.order, self.seconds = [], seconds
+
+    def __call__(self, call):
+        self.order.append(call())
+        seconds = self.seconds[self.order[-1]]
+        return lambda: seconds
+
+
+def test_floor_and_peer_alternate():
+    stopwatch = FakeStopwatch({"floor": 1.0, "peer": 2.0})
+    timings = measure.interleave(
+        lambda: "floor", lambda: "peer", stopwatch, seconds=12, least_rounds=1
+    )
+    assert stopwatch.order == ["floor", "peer"] * (len(stopwatch.order) // 2)
+    assert len(timings.floor) == len(timings.peer) == 4, "12 s at 3 s a round"
+    assert timings.summary()["ratio"] == 2
+
+
+def test_a_slow_peer_still_gets_the_least_number_of_rounds():
+    stopwatch = FakeStopwatch({"floor": 1.0, "peer": 200.0})
+    timings = measure.interleave(
+        lambda: "floor", lambda: "peer", stopwatch, seconds=1, least_rounds=3
+    )
+    assert len(timings.peer) == 3
+
+
+def test_ratio_is_that_of_the_medians_and_its_quartiles_are_those_of_the_rounds():
+    summary = measure.Timings(floor=(1, 2, 1, 4, 1), peer=(2, 4, 3, 4, 100)).summary()
+    assert summary["ratio"] == 4 / 1
+    assert summary["ratio_quartiles"] == (2, 3), "rounds: 2, 2, 3, 1, 100"
+    assert summary["seconds"] == (3, 4, 4)
+
+
+def test_the_replayed_clock_shows_the_measured_times():
+    replay = measure.Replay()
+    replay.load((0.5, 0.25))
+    shown = []
+    for _ in range(2):
+        start = replay.now()
+        replay.advance()
+        shown.append(replay.now() - start)
+    assert shown == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    "name", [name for name, peer in PEERS.items() if not peer.compiled and name != "lca-triton"]
+)
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+def test_every_peer_passes_its_check(name, training, memory_format):
+    made = problem(memory_format=memory_format)
+    try:
+        head = PEERS[name].build(made)
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    errors = check(head, Oracle(made), made, training)
+    assert "output" in errors
+    assert ("x" in errors) == training
+    head.training() if training else head.inference()
+
+
+def test_16_bit_rows_are_held_against_torch_in_that_dtype():
+    made = problem(torch.bfloat16)
+    oracle = Oracle(made)
+    check(PEERS["lca-eager"].build(made), oracle, made, training=True)
+    assert oracle.tolerance(training=False)["output"] > 1e-4
+
+
+class Wrong(LCA):
+    def forward(self, x):
+        return super().forward(x) * 1.0001
+
+
+class WrongGradient(LCA):
+    def forward(self, x):
+        right = super().forward(x)
+        return right.detach() + 1.0001 * (right - right.detach())
+
+
+class Leaky(LCA):
+    """Right outputs; some gradient reaches images it does not belong to."""
+
+    def forward(self, x):
+        right = super().forward(x)
+        return right + 1e-3 * (x.sum() - x.sum().detach())
+
+
+def wrong_head(made, layer):
+    module = layer(made.shape.c, backend="eager")
+    module.weight, module.bias = nn.Parameter(made.weight), nn.Parameter(made.bias)
+    return Head(module, made.x, is_lca=True)
+
+
+@pytest.mark.parametrize("layer", [Wrong, WrongGradient, Leaky])
+def test_the_gate_refuses_a_wrong_peer(layer):
+    made = problem()
+    with pytest.raises(WrongResultError, match="x: "):
+        check(wrong_head(made, layer), Oracle(made), made, training=True)
+
+
+def test_the_gate_refuses_wrong_outputs_and_nan():
+    made = problem()
+    with pytest.raises(WrongResultError, match="output: "):
+        check(wrong_head(made, Wrong), Oracle(made), made, training=False)
+    with pytest.raises(WrongResultError, match="nan"):
+        refuse({"output": float("nan")}, {"output": 1.0})
+
+
+def test_a_peer_whose_package_is_missing_is_named(monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(UnavailableError, match="package timm is not installed"):
+        PEERS["timm-attention"].build(problem())
+
+
+def test_a_backend_that_is_unknown_or_cannot_serve_says_why():
+    with pytest.raises(UnavailableError, match="no-such"):
+        lca("no-such")(problem())
+
+
+def test_the_reference_is_not_run_where_its_memory_does_not_fit(monkeypatch):
+    monkeypatch.setattr("benchmarks.peers.available_bytes", lambda _device: 1000)
+    with pytest.raises(UnavailableError, match="GB"):
+        PEERS["reference"].build(problem())
+
+
+def test_compiled_peers_are_bounded():
+    with pytest.raises(UnavailableError, match="196 positions"):
+        PEERS["reference-compiled"].build(problem(of=shape(14, 14, 1, 2)))
+
+
+def test_peak_memory_of_a_cpu_call_is_exact():
+    def call():
+        a = torch.empty(1000)
+        del a
+        return torch.empty(500) + torch.empty(500)
+
+    assert peak_extra_bytes(call, CPU) == 6000
+
+
+def test_highest_sum_is_taken_in_the_order_of_time():
+    events = [
+        {"name": "[memory]", "ts": ts, "args": {"Bytes": size}}
+        for ts, size in [(3, 7), (1, 5), (2, -5)]
+    ]
+    assert highest_sum([{"name": "aten::empty", "ts": 0}, *events]) == 7
+
+
+def test_shapes_have_names_that_are_read_back():
+    for device, sets in SETS.items():
+        for name, members in sets.items():
+            assert parse_shapes(name, device) == list(members)
+            assert parse_shapes(",".join(map(str, members)), device) == list(members)
+    with pytest.raises(ValueError, match="7x7-N16-C2048"):
+        parse_shapes("7by7", "cpu")
+
+
+def test_the_suite_has_both_devices_and_replays_graphs_of_single_images_on_a_gpu():
+    found = cases("7x7-N1-C512", None, None)
+    assert {case.mode for case in found if case.device == "cuda"} == {
+        "inference",
+        "inference-graph",
+        "training",
+    }
+    assert {case.mode for case in found if case.device == "cpu"} == {"inference", "training"}
+    assert {case.dtype for case in found} == {"float32", "bfloat16"}
+
+
+def row(peer="lca", of=ACCEPTANCE[0], mode="inference", seconds=0.002):
+    height, width, n, c, d = of.height, of.width, of.n, of.c, of.d
+    return {
+        "peer": peer,
+        "mode": mode,
+        "shape": {"height": height, "width": width, "n": n, "c": c, "d": d},
+        "dtype": "float32",
+        "memory_format": "contiguous",
+        "backend": None,
+        "errors": {"output": 1e-7},
+        "extra_bytes": 1_500_000,
+        **describe(CPU),
+        **measure.Timings(floor=(0.001,) * 3, peer=(seconds,) * 3).summary(),
+    }
+
+
+@pytest.fixture
+def report():
+    pytest.importorskip("tabulate")
+    return importlib.import_module("benchmarks.report")
+
+
+def written(path: Path, rows) -> Path:
+    path.write_text(json.dumps({"benchmarks": [{"extra_info": row} for row in rows]}))
+    return path
+
+
+def test_the_readme_is_filled_once_and_says_what_was_not_measured(report, tmp_path):
+    file = written(tmp_path / "run.json", [row(), row(FLOOR, seconds=0.001)])
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.main([str(file), "--readme", str(readme)])
+    first = readme.read_text()
+    report.main([str(file), "--readme", str(readme)])
+    assert readme.read_text() == first
+    assert first.startswith("before\n")
+    assert first.endswith("after\n")
+    assert "old" not in first
+    line = next(line for line in first.splitlines() if line.startswith("| **LCA**"))
+    assert "2.00 (2.00-2.00)" in line
+    assert line.count("not measured") == len(ACCEPTANCE) - 1
+    assert "**GPU**: not measured" in first
+    assert "| R-MAC" in first, "a peer that was not measured is in the table all the same"
+
+
+def test_a_readme_without_markers_is_refused(report):
+    with pytest.raises(ValueError, match="benchmarks: begin"):
+        report.replace_block("no markers", "tables")
+
+
+def test_saved_results_are_small_and_replace_what_was_measured_before(report, tmp_path):
+    saved = tmp_path / "machine.json"
+    report.main([str(written(tmp_path / "a.json", [row(), row("gap")])), "--save", str(saved)])
+    again = written(tmp_path / "b.json", [row(seconds=0.003)])
+    report.main([str(saved), str(again), "--save", str(saved)])
+    rows = report.load([saved])
+    assert [(each["peer"], each["ratio"]) for each in rows] == [("lca", 3.0), ("gap", 2.0)]
+
+
+def test_plots_are_written_for_what_was_measured(tmp_path):
+    pytest.importorskip("matplotlib")
+    from benchmarks.plots import plot_all
+
+    shapes = parse_shapes("curves,rectangles", "cpu")
+    written_files = plot_all([row(of=each) for each in shapes], tmp_path)
+    assert {path.name for path in written_files} == {
+        "cpu-inference-time-by-side.png",
+        "cpu-inference-time-by-batch.png",
+        "cpu-inference-memory-by-batch.png",
+        "cpu-inference-rectangle-by-side.png",
+    }
+    assert all(path.stat().st_size > 1000 for path in written_files)
