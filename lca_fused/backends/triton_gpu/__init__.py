@@ -25,6 +25,7 @@ from lca_fused.backends.operator import accumulate
 from lca_fused.rectangles import KernelSizes
 
 _INSTALLED = importlib.util.find_spec("triton") is not None
+# Triton's interpreter runs kernels on the CPU, one Python call an operation: for tests.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-
-# Triton's interpreter runs kernels on the CPU, one Python call an operation: for tests.
-INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
 def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
