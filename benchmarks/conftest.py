@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -24,6 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--memory-format",
         choices=sorted(MEMORY_FORMATS),
         help="of the feature map (default: contiguous on a CPU, channels_last on a GPU)",
+    )
+    group.addoption(
+        "--rows",
+        type=Path,
+        help="JSON file that every row is added to as soon as it is measured; "
+        "pytest-benchmark's own is written when all is done",
     )
 
 

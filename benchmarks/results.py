@@ -22,14 +22,14 @@ def load(paths: Iterable[Path]) -> list[Row]:
     Raises:
         ValueError: a file holds something else.
     """
-    rows: dict[tuple[object, ...], Row] = {}
+    rows: list[Row] = []
     for path in paths:
         content = json.loads(path.read_text())
         found = _extra_info(content) if "benchmarks" in content else content.get("rows", [])
         if not all(key in row for row in found for key in _CASE):
             raise ValueError(f"{path} holds no rows of benchmarks/test_heads.py")
-        rows |= {(*setup_of(row), *_case(row)): row for row in found}
-    return list(rows.values())
+        rows += found
+    return merged(rows)
 
 
 def save(rows: Sequence[Row], path: Path) -> None:
@@ -37,6 +37,19 @@ def save(rows: Sequence[Row], path: Path) -> None:
     lines = ",\n".join(json.dumps(_rounded(row), sort_keys=True) for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'{{"rows": [\n{lines}\n]}}\n')
+
+
+def append(row: Row, path: Path) -> None:
+    """Add a row to a file of saved rows, in place of an earlier measurement of the same."""
+    earlier = load([path]) if path.exists() else []
+    partial = path.with_name(path.name + ".partial")
+    save(merged([*earlier, row]), partial)
+    partial.replace(path)
+
+
+def merged(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows; one that was measured again replaces the earlier one."""
+    return list({(*setup_of(row), *_case(row)): row for row in rows}.values())
 
 
 def setup_of(row: Row) -> tuple[object, ...]:

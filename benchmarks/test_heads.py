@@ -6,6 +6,7 @@ and measure its memory. A row that fails its check is not written.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -21,6 +22,7 @@ from benchmarks.machine import describe
 from benchmarks.memory import peak_extra_bytes
 from benchmarks.peers import FLOOR, PEERS, UnavailableError
 from benchmarks.problem import Problem, make_problem
+from benchmarks.results import append
 from benchmarks.shapes import Shape
 
 _replay = measure.Replay()
@@ -49,6 +51,8 @@ def test_head(benchmark: Any, case: Case, pytestconfig: pytest.Config) -> None:
     benchmark.group = f"{case.device} {case.shape} {case.mode}"
     benchmark.extra_info.update(asdict(case), backend=head.backend, errors=errors)
     benchmark.extra_info.update(describe(device), extra_bytes=memory, **timings.summary())
+    if (path := pytestconfig.getoption("rows")) is not None:
+        append(json.loads(json.dumps(benchmark.extra_info)), path)
     _replay.load(timings.peer)
     benchmark.pedantic(_replay.advance, rounds=len(timings.peer))
 

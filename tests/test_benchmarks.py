@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import measure
+from benchmarks import measure, results
 from benchmarks.accuracy import Oracle, WrongResultError, check, refuse
 from benchmarks.cases import cases
 from benchmarks.heads import Head
@@ -273,3 +273,19 @@ def test_plots_are_written_for_what_was_measured(tmp_path):
         "cpu-inference-rectangle-by-side.png",
     }
     assert all(path.stat().st_size > 1000 for path in written_files)
+
+
+def test_rows_reach_the_file_one_by_one_and_replace_earlier_ones(tmp_path):
+    path = tmp_path / "results" / "rows.json"
+    for each in (row(), row("gap"), row(seconds=0.003)):
+        results.append(each, path)
+    rows = results.load([path])
+    assert [(each["peer"], each["ratio"]) for each in rows] == [("lca", 3.0), ("gap", 2.0)]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_rows_that_take_minutes_are_marked_slow():
+    slow = {(str(case.shape), case.peer) for case in cases("acceptance", None, None) if case.slow}
+    assert ("28x28-N1-C2048", "reference") in slow
+    assert ("7x7-N16-C2048", "reference") not in slow
+    assert ("7x7-N1-C2048", "reference-compiled") in slow
