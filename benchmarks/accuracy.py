@@ -93,9 +93,7 @@ def _reference_results(problem: Problem, dtype: torch.dtype, training: bool) -> 
     weight, bias = (t[problem.features].to(dtype) for t in (problem.weight, problem.bias))
     leaves = {"x": x, "weight": weight, "bias": bias}
     literal_bytes = x.shape[0] * x.shape[1] * 8 * problem.shape.rectangles
-    # In 16 bit this is the yardstick for the library, which rounds the projection.
-    literal = dtype in _TOLERANCE and literal_bytes <= _LITERAL_BYTES
-    function = lca_reference if literal else _project_first
+    function = lca_reference if literal_bytes <= _LITERAL_BYTES else _project_first
     with torch.set_grad_enabled(training):
         output = function(**{name: leaf.requires_grad_(training) for name, leaf in leaves.items()})
     results = {"output": output.detach()}
