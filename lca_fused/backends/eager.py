@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lca_fused.backends.projection import project
 from lca_fused.rectangles import KernelSizes, num_rectangles, resolve_kernel_sizes
 
 # A chunk of columns and its temporaries should stay in the last-level cache of a CPU core; on an
@@ -31,7 +32,7 @@ def local_concepts_accumulation(
     x: Tensor, weight: Tensor, bias: Tensor | None, kernel_sizes: KernelSizes | None
 ) -> Tensor:
     """(N, C, H, W) -> (N, D): project all positions, H*W rows an image, and pool the projection."""
-    projection = F.linear(x.permute(0, 2, 3, 1), weight, bias)  # (N, H, W, D)
+    projection = project(x, weight, bias)  # (N, H, W, D)
     sizes = resolve_kernel_sizes(x.shape[2], x.shape[3], kernel_sizes)
     return rectangle_pooling(projection, sizes)
 

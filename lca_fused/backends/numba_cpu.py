@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lca_fused.backends.operator import accumulate
+from lca_fused.backends.projection import project
 from lca_fused.rectangles import KernelSizes, num_rectangles, resolve_kernel_sizes
 
 _LOGGER = logging.getLogger("lca_fused")
@@ -69,7 +69,7 @@ def project_and_pool(
     """Return (N, D) and, if wanted, the gate map times H * W, (N, H * W, D)."""
     n, _, height, width = x.shape
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        projection = F.linear(x.permute(0, 2, 3, 1), weight, bias)
+        projection = project(x, weight, bias)
     if not gate:
         return pooled(projection, kernel_sizes), None
     output, gate_map = pooled_with_gate(projection, kernel_sizes, overwrite=True)

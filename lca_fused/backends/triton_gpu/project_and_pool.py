@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from lca_fused.backends.projection import project
 from lca_fused.backends.triton_gpu import fused, pooling
 from lca_fused.backends.triton_gpu.dispatch import float32_matmul_may_use_tf32, one_launch
 from lca_fused.backends.triton_gpu.gradient import projection_gradient
@@ -24,5 +24,5 @@ def project_and_pool(
     if one_launch(n, height, width, x.dtype, tf32, gate, gpu_of(x)):
         return fused.accumulate(x, weight, bias, kernel_sizes, gate)
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        projection = F.linear(x.permute(0, 2, 3, 1), weight, bias)
+        projection = project(x, weight, bias)
     return pooling.pool(projection, kernel_sizes, gate)
