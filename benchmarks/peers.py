@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from types import ModuleType
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.heads import Head
@@ -23,6 +22,7 @@ from benchmarks.problem import Problem
 from lca_fused import LCA
 from lca_fused.backends import choose
 from reference.lca import lca_reference
+from reference.pooling import RMAC, GeM
 
 # Compiled code is unrolled over kernel sizes; beyond this the compiler needs many minutes.
 _COMPILED_POSITIONS = 64
@@ -115,12 +115,12 @@ def average_fc(problem: Problem) -> Head:
 
 def gem(problem: Problem) -> Head:
     """Generalised mean, arXiv 1711.02512."""
-    return Head(_GeM().to(problem.x), problem.x, is_lca=False)
+    return Head(GeM().to(problem.x), problem.x, is_lca=False)
 
 
 def rmac(problem: Problem) -> Head:
     """Regional maximum activations, arXiv 1511.05879, without its whitening."""
-    return Head(_RMAC(), problem.x, is_lca=False)
+    return Head(RMAC(), problem.x, is_lca=False)
 
 
 def timm_attention(problem: Problem) -> Head:
@@ -176,30 +176,6 @@ class _Compiled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._call[0](x)
-
-
-class _GeM(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.p = nn.Parameter(torch.tensor(3.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        powers = x.clamp(min=1e-6).pow(self.p)
-        return F.adaptive_avg_pool2d(powers, 1).flatten(1).pow(1 / self.p)
-
-
-class _RMAC(nn.Module):
-    """Max over square regions at three scales, each normalised, summed and normalised again."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        shorter = min(x.shape[2:])
-        regions = []
-        for scale in range(1, 4):
-            side = max(1, 2 * shorter // (scale + 1))
-            stride = max(1, round(0.6 * side))
-            maxima = F.max_pool2d(x, side, stride).flatten(2)  # (N, C, regions)
-            regions.append(F.normalize(maxima, dim=1).sum(2))
-        return F.normalize(torch.stack(regions).sum(0), dim=1)
 
 
 def _with_weights(module: nn.Module, problem: Problem) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -21,26 +22,28 @@ def plot_all(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Write the plots of every device and setup into `folder` and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for number, setup in enumerate(dict.fromkeys(map(setup_of, rows))):
+    for setup in dict.fromkeys(map(setup_of, rows)):
         own = [row for row in rows if setup_of(row) == setup]
-        prefix = f"{own[0]['device']}" + (f"-{number}" if number else "")
+        prefix = "-".join(str(own[0][key]) for key in ("device", "dtype", "memory_format"))
         for name, figure in _figures(own).items():
-            figure.savefig(folder / f"{prefix}-{name}.png", dpi=120)
-            written.append(folder / f"{prefix}-{name}.png")
+            path = folder / f"{prefix}-{name}.png"
+            figure.savefig(path, dpi=120)
+            written.append(path)
     return written
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
     heads = [row for row in rows if not is_rectangle_shape(shape_of(row))]
     priced = [row for row in rows if is_rectangle_shape(shape_of(row)) and row["peer"] != FLOOR]
+    milliseconds = milliseconds_beside_one_floor(rows)
     figures = {}
     for mode in (INFERENCE, TRAINING):
         chosen = [row for row in heads if row["mode"] == mode]
         square = [row for row in chosen if shape_of(row).height == shape_of(row).width]
         by_side = _longest(square, lambda s: (s.c, s.d, s.n), lambda s: s.height)
         by_batch = _longest(chosen, lambda s: (s.c, s.d, -s.height, -s.width), lambda s: s.n)
-        figures[f"{mode}-time-by-side"] = _figure(by_side, "map side", _side, "ms", _milliseconds)
-        figures[f"{mode}-time-by-batch"] = _figure(by_batch, "batch", _n, "ms", _milliseconds)
+        figures[f"{mode}-time-by-side"] = _figure(by_side, "map side", _side, "ms", milliseconds)
+        figures[f"{mode}-time-by-batch"] = _figure(by_batch, "batch", _n, "ms", milliseconds)
         figures[f"{mode}-memory-by-batch"] = _figure(by_batch, "batch", _n, "MB extra", _megabytes)
         figures[f"{mode}-rectangle-by-side"] = _figure(
             [row for row in priced if row["mode"] == mode],
@@ -57,6 +60,18 @@ def rectangle_picoseconds(row: Row) -> float:
     shape = shape_of(row)
     beyond = row["seconds"][1] - row["floor_seconds"][1]
     return float(1e12 * beyond / (shape.n * shape.d * shape.rectangles))
+
+
+def milliseconds_beside_one_floor(rows: Iterable[Row]) -> Point:
+    """Return what gives a row's time: its ratio to the floor, times one floor for all peers.
+
+    Each peer ran beside a floor of its own, and those differ with what else the machine did.
+    """
+    floors: dict[tuple[Shape, str], list[float]] = defaultdict(list)
+    for row in rows:
+        floors[shape_of(row), row["mode"]].append(row["floor_seconds"][1])
+    common = {key: median(seconds) for key, seconds in floors.items()}
+    return lambda row: float(1e3 * row["ratio"] * common[shape_of(row), row["mode"]])
 
 
 def _longest(
@@ -110,10 +125,6 @@ def _side(row: Row) -> float:
 
 def _n(row: Row) -> float:
     return shape_of(row).n
-
-
-def _milliseconds(row: Row) -> float:
-    return float(1e3 * row["seconds"][1])
 
 
 def _megabytes(row: Row) -> float:
