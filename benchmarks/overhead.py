@@ -1,4 +1,4 @@
-"""Where LCA's time over F.linear goes at batch 1 on a CPU: `python -m benchmarks.overhead`.
+"""Where LCA's time over F.linear goes on a CPU: `python -m benchmarks.overhead [--batch 16]`.
 
 The projection streams its weights through the caches (16 MB at C = D = 2048), and what follows it
 starts with cold ones: that, not the arithmetic, is most of the overhead of a single image.
@@ -26,31 +26,33 @@ _WARM_UP = 20
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the medians; return the process's exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--side", type=int, default=7, help="of the map, in positions")
     parser.add_argument("--features", type=int, default=2048, help="C and D")
     parser.add_argument("--rounds", type=int, default=300)
     options = parser.parse_args(arguments)
-    parts = measure(options.side, options.features, options.rounds)
+    parts = measure(options.batch, options.side, options.features, options.rounds)
     lines = [(name, f"{1e6 * seconds:.0f}") for name, seconds in parts.items()]
     print(tabulate(lines, headers=["", "microseconds"], tablefmt="github"))
     return 0
 
 
-def measure(side: int, features: int, rounds: int) -> dict[str, float]:
-    """Return the median seconds of the layer and of its parts for one image.
+def measure(batch: int, side: int, features: int, rounds: int) -> dict[str, float]:
+    """Return the median seconds of the layer and of its parts, for a contiguous (NCHW) map.
 
     Args:
+        batch: N.
         side: H = W, in positions.
         features: C and D.
         rounds: calls of each part; parts alternate.
     """
     layer = LCA(features, backend="numba")
     weight, bias = layer.weight, layer.bias
-    x = torch.randn(1, features, side, side)
+    x = torch.randn(batch, features, side, side)
     rows = x.permute(0, 2, 3, 1).reshape(-1, features).contiguous()
     projection = project(x, weight, bias)
     few = LCA(16, backend="numba")
-    few_x = torch.randn(1, 16, side, side)
+    few_x = torch.randn(batch, 16, side, side)
     in_turn: dict[str, Callable[[], object]] = {
         "F.linear on rows laid out for it (the floor)": lambda: F.linear(rows, weight, bias),
         "the layer's projection": lambda: project(x, weight, bias),
@@ -59,6 +61,7 @@ def measure(side: int, features: int, rounds: int) -> dict[str, float]:
         "the layer": lambda: layer(x),
     }
     alone: dict[str, Callable[[], object]] = {
+        "the transposing copy of x": lambda: x.permute(0, 2, 3, 1).flatten(0, 2),
         "pooling, its data and code in cache": lambda: numba_cpu.pooled(projection, None),
         "a layer of 16 features: what is not arithmetic, in cache": lambda: few(few_x),
     }
