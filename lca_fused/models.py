@@ -246,7 +246,7 @@ def _probe(model: nn.Module, backbone: nn.Module) -> tuple[Tensor, Tensor]:
     """Return an image that `backbone` takes, and its feature map (1, C, H, W)."""
     failure: Exception | None = None
     feature_map = None
-    with _evaluation_mode(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         for image in _images(model):
             try:
                 feature_map = backbone(image)
@@ -298,7 +298,7 @@ def _check_map(model: nn.Module, image: Tensor, feature_map: object) -> bool:
 
 
 @contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put `model` in evaluation mode, and every module back in its own afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -318,7 +318,7 @@ def _reached_parameters(backbone: nn.Module, image: Tensor) -> set[int]:
         for name, parameter in parameters.items()
     }
     differentiable = {name: p for name, p in stand_ins.items() if p.requires_grad}
-    with _evaluation_mode(backbone), torch.enable_grad():
+    with evaluation_mode(backbone), torch.enable_grad():
         feature_map = torch.func.functional_call(backbone, stand_ins, image)
         gradients = torch.autograd.grad(
             feature_map.sum(), list(differentiable.values()), allow_unused=True
