@@ -1,7 +1,7 @@
 """Tables and plots from measured rows.
 
-`python -m benchmarks.report FILE.json... [--save FILE] [--readme FILE] [--tables FILE]
-[--plots DIR]` reads pytest-benchmark's JSON files or saved results.
+`python -m benchmarks.report FILE.json... [--save FILE] [--readme FILE] [--page FILE]
+[--tables FILE] [--plots DIR]` reads pytest-benchmark's JSON files or saved results.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _TITLES = {
     GRAPH: "Inference, replay of a CUDA graph",
     TRAINING: "Training, forward and backward",
 }
+_SUMMARY = (FLOOR, "lca", "lca-eager", "reference", "gap", "gap-fc", "timm-attention")
 _DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
@@ -34,16 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = load(options.files)
     if options.save is not None:
         save(rows, options.save)
-    if options.readme is not None:
-        text = options.readme.read_text()
-        options.readme.write_text(replace_block(text, tables(rows, headline=True)))
+    for page, block in (
+        (options.readme, summary(rows)),
+        (options.page, tables(rows, headline=True)),
+    ):
+        if page is not None:
+            page.write_text(replace_block(page.read_text(), block))
     if options.tables is not None:
         options.tables.write_text(tables(rows, headline=False) + "\n")
     if options.plots is not None:
         from benchmarks.plots import plot_all
 
         plot_all(rows, options.plots)
-    if not (options.save or options.readme or options.tables or options.plots):
+    if not any(value for name, value in vars(options).items() if name != "files"):
         print(tables(rows, headline=True))
     return 0
 
@@ -68,20 +72,45 @@ def tables(rows: Sequence[Row], headline: bool) -> str:
         rows: as `load` returns them.
         headline: only the shapes of the README, measured or not; else every measured shape.
     """
+    return _by_setup(rows, lambda own: _setup_tables(own, headline))
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Return one table a device and setup: what most people weigh, inference and training."""
+    return _by_setup(rows, _summary_table)
+
+
+def _by_setup(rows: Sequence[Row], tables_of: Callable[[Sequence[Row]], list[str]]) -> str:
     parts = []
     for device, title in _DEVICES.items():
         setups = dict.fromkeys(setup_of(row) for row in rows if row["device"] == device)
         if not setups:
             parts.append(f"**{title}**: {NOT_MEASURED}.")
         for setup in setups:
-            parts += _setup_tables([row for row in rows if setup_of(row) == setup], headline)
+            own = [row for row in rows if setup_of(row) == setup]
+            parts += [_heading(own), *tables_of(own)]
     return "\n\n".join(parts)
+
+
+def _summary_table(rows: Sequence[Row]) -> list[str]:
+    found = {(row["peer"], row["mode"], shape_of(row)): row for row in rows}
+    shapes = HEADLINE[rows[0]["device"]]
+
+    def cell(peer: str, shape: Shape) -> str:
+        measured = [found.get((peer, mode, shape)) for mode in (INFERENCE, TRAINING)]
+        if not any(measured):
+            return NOT_MEASURED
+        return " / ".join(NOT_MEASURED if row is None else _median(row) for row in measured)
+
+    lines = [[PEERS[peer].title, *(cell(peer, shape) for shape in shapes)] for peer in _SUMMARY]
+    headers = ["", *(_short(shape) for shape in shapes)]
+    return [tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)]
 
 
 def _setup_tables(rows: Sequence[Row], headline: bool) -> list[str]:
     measured = sorted({shape_of(row) for row in rows})
     shapes = list(HEADLINE[rows[0]["device"]]) if headline else measured
-    parts = [_heading(rows)]
+    parts: list[str] = []
     for mode, title in _TITLES.items():
         found = {(row["peer"], shape_of(row)): row for row in rows if row["mode"] == mode}
         if not found:
@@ -125,9 +154,13 @@ def _short(shape: Shape) -> str:
 
 def _ratio(row: Row) -> str:
     if row["peer"] == FLOOR:
-        return f"{1e3 * row['seconds'][1]:.3g} ms"
+        return _median(row)
     low, high = row["ratio_quartiles"]
-    return f"{_digits(row['ratio'])} ({_digits(low)}-{_digits(high)})"
+    return f"{_median(row)} ({_digits(low)}-{_digits(high)})"
+
+
+def _median(row: Row) -> str:
+    return f"{1e3 * row['seconds'][1]:.3g} ms" if row["peer"] == FLOOR else _digits(row["ratio"])
 
 
 def _digits(ratio: float) -> str:
@@ -146,7 +179,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("files", nargs="+", type=Path, help="JSON files with measured rows")
     parser.add_argument("--save", type=Path, help="write the rows as one small JSON file")
-    parser.add_argument("--readme", type=Path, help="replace the tables between its markers")
+    parser.add_argument("--readme", type=Path, help="put a summary between its markers")
+    parser.add_argument("--page", type=Path, help="put the tables between its markers")
     parser.add_argument("--tables", type=Path, help="write the tables of every measured shape")
     parser.add_argument("--plots", type=Path, help="write PNG files into this folder")
     return parser

@@ -233,14 +233,14 @@ def written(path: Path, rows) -> Path:
     return path
 
 
-def test_the_readme_is_filled_once_and_says_what_was_not_measured(report, tmp_path):
+def test_the_page_is_filled_once_and_says_what_was_not_measured(report, tmp_path):
     file = written(tmp_path / "run.json", [row(), row(FLOOR, seconds=0.001)])
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    report.main([str(file), "--readme", str(readme)])
-    first = readme.read_text()
-    report.main([str(file), "--readme", str(readme)])
-    assert readme.read_text() == first
+    page = tmp_path / "COSTS.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.main([str(file), "--page", str(page)])
+    first = page.read_text()
+    report.main([str(file), "--page", str(page)])
+    assert page.read_text() == first
     assert first.startswith("before\n")
     assert first.endswith("after\n")
     assert "old" not in first
@@ -249,6 +249,19 @@ def test_the_readme_is_filled_once_and_says_what_was_not_measured(report, tmp_pa
     assert line.count("not measured") == len(ACCEPTANCE) - 1
     assert "**GPU**: not measured" in first
     assert "| R-MAC" in first, "a peer that was not measured is in the table all the same"
+
+
+def test_the_readme_gets_a_summary(report, tmp_path):
+    rows = [row(), row(mode="training", seconds=0.0015), row("gap")]
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{report.BEGIN}\n{report.END}\n")
+    report.main([str(written(tmp_path / "run.json", rows)), "--readme", str(readme)])
+    lines = readme.read_text().splitlines()
+    (lca,) = (line for line in lines if line.startswith("| **LCA**"))
+    (gap,) = (line for line in lines if line.startswith("| global average pooling  "))
+    assert "| 2.00 / 1.50 " in lca
+    assert "| 2.00 / not measured" in gap
+    assert "**GPU**: not measured." in lines
 
 
 def test_a_readme_without_markers_is_refused(report):
