@@ -2,11 +2,13 @@
 
     python experiments/run_all.py                          # generated products, no downloads
     python experiments/run_all.py folder --data-root DIR   # your own photos
+    python experiments/run_all.py paper --data-root DIR    # the paper's Table I
     python experiments/run_all.py grocery-store --help
 
 Every finished cell is stored and skipped when run again; a run that was killed continues at the
-cell and epoch where it stopped. Exit status: 0 when everything ran that could (the table names
-what was never given, data or weights), 1 when something that was given could not be used, 2 when
+cell and epoch where it stopped. With several GPUs: torchrun --nproc-per-node N in place of python.
+Exit status: 0 when everything ran that could (the table names what was never given or cannot be
+fetched, data or weights), 1 when something that was given could not be used, 2 when
 the command line itself cannot be used.
 """
 
@@ -16,10 +18,12 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from experiments.runner import Runner
-from experiments.study import parse_study
+from experiments.study.options import parse_study
+from experiments.study.runner import Runner
+from experiments.training.distributed import led_by_first_process
 
 
+@led_by_first_process
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study that `arguments` (default: the command line) describe."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -30,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.error("error: %s", error)
         return 2
     print(runner.run())
-    logging.info("written to %s.md and %s.json", runner.report, runner.report)
+    logging.info("written to %s", ", ".join(map(str, runner.written)))
     return 1 if runner.failed else 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -32,7 +32,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint ({error}); expected a file of tensors and "
-            "plain values written by torch.save; a run's own *.checkpoint.pt may be deleted, its "
+            "plain values written by torch.save. A run's own *.checkpoint.pt may be deleted: its "
             "cell then starts again"
         ) from error
 
@@ -49,14 +49,14 @@ def save_json(value: Any, path: Path) -> None:
 
 def _write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-    ) as file:
-        try:
+    # Not tempfile's: its files are readable by their owner alone, and reports are for others too.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with partial.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

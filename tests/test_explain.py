@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from experiments.data.augment import evaluation_transform
 from experiments.data.grocery_store import load_grocery_store
 from experiments.data.torch_dataset import PhotoDataset
-from experiments.model import ProductClassifier
+from experiments.networks.model import ProductClassifier
 from lca_fused import LCA, Explanation, RectangleContributions, attach_lca, explain
 from lca_fused.rectangles import num_rectangles, resolve_kernel_sizes
 from tests.products import small_resnet

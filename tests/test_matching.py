@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -18,7 +18,9 @@ from experiments.matching import (
     KeypointClassifier,
     Keypoints,
     SiftDetector,
+    cache,
     count_inliers,
+    evaluate,
     evaluate_matching,
     match,
     matcher,
@@ -103,7 +105,10 @@ class TableDetector:
 
 
 def table_classifier(
-    query: Keypoints, references: list[Keypoints], labels: list[int] | None = None, **settings: int
+    query: Keypoints,
+    references: list[Keypoints],
+    labels: list[int] | None = None,
+    **settings: float,
 ) -> tuple[KeypointClassifier, np.ndarray]:
     """A classifier fitted on `references` (one class each by default) and the query's image."""
     detector = TableDetector({200: query, **dict(enumerate(references))})
@@ -187,7 +192,9 @@ def test_sift_needs_a_positive_number_of_keypoints():
 # Matching
 
 
-def brute_force(query: np.ndarray, reference: np.ndarray, ratio: float) -> list[tuple[int, int]]:
+def brute_force(
+    query: np.ndarray, reference: np.ndarray, ratio: float, max_distance: float = np.inf
+) -> list[tuple[int, int]]:
     distances = np.zeros((len(query), len(reference)))
     for i, a in enumerate(query.astype(np.float64)):
         for j, b in enumerate(reference.astype(np.float64)):
@@ -195,7 +202,8 @@ def brute_force(query: np.ndarray, reference: np.ndarray, ratio: float) -> list[
     pairs = []
     for i, row in enumerate(distances):
         nearest, second, *_ = np.argsort(row)
-        if distances[:, nearest].argmin() == i and row[nearest] < ratio * row[second]:
+        near = row[nearest] < min(ratio * row[second], max_distance)
+        if near and distances[:, nearest].argmin() == i:
             pairs.append((i, int(nearest)))
     return pairs
 
@@ -219,6 +227,34 @@ def test_match_agrees_with_brute_force(seed, ratio):
     assert pairs.dtype == np.int64
     assert 5 < len(expected) < 50
     assert pairs.tolist() == [list(pair) for pair in expected]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "max_distance"), [(1.0, 0.3), (1.0, 0.5), (0.8, 0.4), (1.0, 2.0)]
+)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_match_by_distance_agrees_with_brute_force(seed, ratio, max_distance):
+    query, reference = noisy_pair(seed)
+    pairs = match(query, reference, ratio=ratio, max_distance=max_distance)
+    expected = brute_force(query.descriptors, reference.descriptors, ratio, max_distance)
+    assert 5 < len(expected) < 50
+    assert pairs.tolist() == [list(pair) for pair in expected]
+    comparison = compare(
+        query, stack_references([reference]), ratio=ratio, max_distance=max_distance
+    )
+    assert comparison.matches.tolist() == [len(expected)]
+
+
+def test_the_distance_test_is_off_unless_asked_for():
+    opposite = keypoints(axes(0)), keypoints(-axes(0))
+    assert len(match(*opposite)) == len(match(*opposite, max_distance=2.1)) == 1
+    assert len(match(*opposite, max_distance=1.9)) == 0
+
+
+def test_a_smaller_distance_is_stricter():
+    query, reference = noisy_pair(3)
+    counts = [len(match(query, reference, ratio=1.0, max_distance=d)) for d in (0.2, 0.4, 0.6)]
+    assert 0 < counts[0] < counts[1] < counts[2]
 
 
 def test_a_lower_ratio_is_stricter():
@@ -261,6 +297,11 @@ def test_match_and_compare_refuse_what_makes_no_sense():
     for ratio in (0.0, -1.0, 1.1, float("nan")):
         with pytest.raises(ValueError, match="ratio"):
             match(query, reference, ratio=ratio)
+    for max_distance in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="max_distance"):
+            match(query, reference, max_distance=max_distance)
+        with pytest.raises(ValueError, match="max_distance"):
+            compare(query, stack_references([reference]), max_distance=max_distance)
     with pytest.raises(ValueError, match="128 in the query, 4 in the reference"):
         match(query, short)
     with pytest.raises(ValueError, match="one length"):
@@ -311,6 +352,17 @@ def test_matches_of_a_warped_photo_follow_the_homography(seed):
     places = len(np.unique(query.points[pairs[errors < 2, 0]], axis=0))
     assert places > 40
     assert count_inliers(query, reference, pairs) >= 0.95 * places
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_distance_test_is_as_precise_on_a_warped_photo(seed):
+    image = product(seed)
+    reference, query = (SiftDetector().detect(photo) for photo in (image, shot(image, seed)))
+    pairs = match(query, reference, ratio=1.0, max_distance=0.5)
+    expected = cv2.perspectiveTransform(reference.points[pairs[:, 1]][None], warp_of(seed))[0]
+    errors = np.linalg.norm(query.points[pairs[:, 0]] - expected, axis=1)
+    assert len(pairs) > 60
+    assert (errors < 2).mean() > 0.85
 
 
 def test_an_unrelated_photo_has_few_inliers():
@@ -433,6 +485,24 @@ def test_two_runs_give_the_same_scores():
 
 def grid(count: int) -> np.ndarray:
     return np.stack(np.divmod(np.arange(count), 5), axis=1) * 30.0
+
+
+def test_the_classifier_matches_by_its_settings():
+    near = mixed(0.9, 0, 50)  # of distance 0.45 from axis 0
+    query = keypoints(axes(0, 1))
+    references = [keypoints(near), keypoints(np.concatenate([near, axes(90)]))]
+    for max_distance, matches in [(0.4, [0, 0]), (0.5, [1, 1])]:
+        classifier, image = table_classifier(query, references, max_distance=max_distance)
+        assert np.floor(3 * classifier.scores(image)).tolist() == matches
+    settings = {"ratio": 0.7, "max_distance": 0.4, "reprojection_px": 3.0, "verify": 2}
+    assert KeypointClassifier(SiftDetector(), **settings).settings == settings
+
+
+def test_many_photos_score_as_one_by_one():
+    classifier = KeypointClassifier(SiftDetector()).fit([product(0), product(1)], [0, 1])
+    photos = [shot(product(seed), seed) for seed in range(3)]
+    together = [scores.tolist() for scores in classifier.scores_of(photos)]
+    assert together == [classifier.scores(photo).tolist() for photo in photos]
 
 
 def test_inliers_outrank_matches():
@@ -734,6 +804,55 @@ def test_photos_without_keypoints_survive_the_cache(photo_files, tmp_path):
         assert before.size == after.size
 
 
+class AbortedError(Exception):
+    pass
+
+
+def aborted_at(position: int, items: list[np.ndarray]) -> Iterator[np.ndarray]:
+    yield from items[:position]
+    raise AbortedError
+
+
+def test_an_aborted_run_detects_the_finished_photos_no_second_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_PHOTOS_A_FILE", 2)
+    photos = [product(seed) for seed in range(7)]
+    paths = [save_photo(tmp_path / f"{seed}.png", photo) for seed, photo in enumerate(photos)]
+    first, second = CountingSift(), CountingSift()
+    classifier = KeypointClassifier(first, image_side=160)
+    with pytest.raises(AbortedError):
+        classifier.fit(aborted_at(5, photos), range(7), paths=paths, cache_dir=tmp_path / "cache")
+    assert first.calls == 5
+    resumed = fit_cached(paths, tmp_path / "cache", second)
+    assert second.calls == 3  # the fifth was not stored with its neighbour
+    expected = KeypointClassifier(SiftDetector(), image_side=160).fit(photos, range(7))
+    query = shot(product(3), 8)
+    assert resumed.scores(query).tolist() == expected.scores(query).tolist()
+
+
+def test_a_hole_in_the_cache_is_filled_with_the_right_photos(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_PHOTOS_A_FILE", 2)
+    photos = [product(seed) for seed in range(5)]
+    paths = [save_photo(tmp_path / f"{seed}.png", photo) for seed, photo in enumerate(photos)]
+    fit_cached(paths, tmp_path / "cache", CountingSift())
+    detector = SiftDetector()
+    cache_file(tmp_path / "cache", detector, cache_key(detector, 160, paths[2:4])).unlink()
+    again = CountingSift()
+    resumed = fit_cached(paths, tmp_path / "cache", again)
+    assert again.calls == 2
+    expected = KeypointClassifier(detector, image_side=160).fit(photos, range(5))
+    for seed in range(5):
+        query = shot(product(seed), 8)
+        assert resumed.scores(query).tolist() == expected.scores(query).tolist()
+
+
+@pytest.mark.parametrize(("images", "message"), [(2, "shorter"), (4, "longer")])
+def test_a_cache_refuses_more_or_fewer_images_than_paths(photo_files, tmp_path, images, message):
+    classifier = KeypointClassifier(SiftDetector())
+    photos = [product(seed) for seed in range(images)]
+    with pytest.raises(ValueError, match=message):
+        classifier.fit(photos, [0, 1, 2], paths=photo_files, cache_dir=tmp_path / "cache")
+
+
 def test_a_failed_write_leaves_the_old_cache_and_no_litter(photo_files, tmp_path, monkeypatch):
     fit_cached(photo_files, tmp_path / "cache", CountingSift())
     (file,) = (tmp_path / "cache").iterdir()
@@ -797,6 +916,60 @@ def test_evaluation_uses_the_cache_and_the_given_reader(data_set, tmp_path):
             read_image=read_image,
         )
     assert read == ["train"] * 7 + ["test"] * 4 + ["test"] * 4
+
+
+def abort_after(photos: int) -> Callable[[Path], np.ndarray]:
+    """A reader that gives up after that many test photos."""
+    read: list[Path] = []
+
+    def read_image(path: Path) -> np.ndarray:
+        if path.parent.name == "test":
+            if len(read) == photos:
+                raise AbortedError
+            read.append(path)
+        return np.asarray(Image.open(path))
+
+    return read_image
+
+
+def test_an_aborted_run_matches_the_finished_photos_no_second_time(data_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "_PHOTOS_A_FILE", 2)
+    folder = tmp_path / "cache"
+    settings = {"cache_dir": folder, "progress": False}
+    with pytest.raises(AbortedError):
+        evaluate_matching(data_set, SiftDetector(), read_image=abort_after(3), **settings)
+    assert len(list(folder.glob("sift-scores-*.npz"))) == 1
+
+    resumed = evaluate_matching(data_set, SiftDetector(), read_image=abort_after(2), **settings)
+    expected = evaluate_matching(data_set, SiftDetector(), progress=False)
+    assert resumed.top5.tolist() == expected.top5.tolist()
+    assert not list(folder.glob("sift-scores-*.npz"))
+    with pytest.raises(AbortedError):  # a finished run starts afresh
+        evaluate_matching(data_set, SiftDetector(), read_image=abort_after(2), **settings)
+
+
+@pytest.mark.parametrize("change", ["labels", "classes", "train", "test", "detector", "damaged"])
+def test_scores_of_another_run_are_not_taken(data_set, tmp_path, monkeypatch, change):
+    monkeypatch.setattr(evaluate, "_PHOTOS_A_FILE", 2)
+    settings = {"cache_dir": tmp_path / "cache", "progress": False}
+    with pytest.raises(AbortedError):
+        evaluate_matching(data_set, SiftDetector(), read_image=abort_after(3), **settings)
+    relabelled = tuple(replace(sample, label=6 - sample.label) for sample in data_set.train)
+    changed = {
+        "labels": replace(data_set, train=relabelled),
+        "classes": replace(data_set, classes=(*data_set.classes, "h")),
+        "train": replace(data_set, train=data_set.train[:-1]),
+        "test": replace(data_set, test=data_set.test[::-1]),
+    }.get(change, data_set)
+    detector = SiftDetector(max_keypoints=200 if change == "detector" else 300)
+    if change == "damaged":
+        for file in (tmp_path / "cache").glob("sift-scores-*.npz"):
+            file.write_bytes(b"damaged")
+    resumed = evaluate_matching(changed, detector, **settings)
+    expected = evaluate_matching(changed, detector, progress=False)
+    assert resumed.top5.tolist() == expected.top5.tolist()
+    with pytest.raises(AbortedError):
+        evaluate_matching(changed, detector, read_image=abort_after(3), **settings)
 
 
 def test_no_bar_is_left_for_photos_the_cache_knows(data_set, tmp_path, capsys):

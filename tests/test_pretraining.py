@@ -3,11 +3,11 @@ import dataclasses
 import pytest
 import torch
 
-from experiments import pretraining
-from experiments.backbones import load_feature_map
 from experiments.data.catalog import DataOptions
 from experiments.data.folder import load_folder
-from experiments.device import Compute
+from experiments.networks.backbones import load_feature_map
+from experiments.training import pretraining
+from experiments.training.device import Compute
 from tests.products import write_photos
 
 CPU = Compute(torch.device("cpu"), torch.float32)

@@ -10,9 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from experiments.networks import weights
+from experiments.networks.backbones import BACKBONES, Backbone, small_resnet
+from experiments.networks.heads import HEADS
 from experiments.run_all import main
-from experiments.study import PRESETS, parse_study
+from experiments.study import cells
+from experiments.study.options import PRESETS, parse_study
+from experiments.study.paper import PAPER_DATASETS, PAPER_ROWS
+from experiments.study.rows import parse_rows
 from tests.products import COLOURS, write_photos, write_weights
 
 FAST = ["--recipe.epochs", "2", "--recipe.image-size", "32", "--recipe.batch-size", "6"]
@@ -43,11 +50,14 @@ def test_runs_every_method_and_writes_the_table(arguments, tmp_path, capsys):
     assert [len(row["accuracies"]) for row in rows.values()] == [1, 2, 2, 2, 2]
     assert "| LCA + maximum entropy" in capsys.readouterr().out
     assert "| LCA + maximum entropy" in (tmp_path / "runs" / "folder.md").read_text()
+    with Image.open(tmp_path / "runs" / "augmented" / "folder.png") as sheet:
+        assert sheet.width > 8 * 32, "eight draws of each photo, 32 pixels a side"
+    assert Image.open(tmp_path / "runs" / "folder-ladder.png").width > 300
 
 
 def test_finished_cells_are_not_computed_again(arguments, tmp_path, monkeypatch):
     assert main([*arguments, "--methods", "gap", "lca"]) == 0
-    monkeypatch.setattr("experiments.cells._finetune", pytest.fail)
+    monkeypatch.setattr("experiments.study.cells._finetune", pytest.fail)
     assert main([*arguments, "--methods", "gap", "lca"]) == 0
 
 
@@ -64,9 +74,40 @@ def test_cell_holds_predictions_and_model_that_reproduce_its_accuracy(arguments,
     cell = json.loads(path.read_text())
     right = [top[0] == label for top, label in zip(cell["top5"], cell["labels"], strict=True)]
     assert sum(right) / len(right) == cell["accuracy"]
+    assert cell["classes"] == sorted(COLOURS)
+    photos = [tmp_path / "photos" / image for image in cell["images"]]
+    assert [cell["classes"].index(photo.parent.name) for photo in photos] == cell["labels"]
+    assert all(photo.is_file() for photo in photos)
+    assert cell["images_per_second"] > 0
+    parameters = sum(v.numel() for v in torch.load(path.with_suffix(".model.pt"))["model"].values())
+    assert cell["peak_bytes"] > 3 * 4 * parameters, "weights, gradients and momentum"
     model = torch.load(path.with_suffix(".model.pt"), weights_only=True)
     assert model["classes"] == sorted(COLOURS)
     assert not list(path.parent.glob("*.checkpoint.pt")), "a finished cell needs no checkpoint"
+
+
+def test_a_result_is_kept_where_its_memory_cannot_be_measured(arguments, tmp_path, monkeypatch):
+    def fail(*_args, **_options):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("experiments.study.cells.step_costs", fail)
+    cells._peak_bytes.cache_clear()
+    assert main([*arguments, "--methods", "gap", "--seeds", "0"]) == 0
+    cells._peak_bytes.cache_clear()
+    assert len(entries(tmp_path / "runs")["gap"]["accuracies"]) == 1
+    table = json.loads((tmp_path / "runs" / "folder.json").read_text())
+    assert table["cost"][0]["peak_bytes"] is None
+    assert table["cost"][0]["images_per_second"] > 0
+
+
+def test_a_damaged_result_is_named_and_the_other_cells_are_shown(arguments, tmp_path, caplog):
+    arguments += ["--methods", "gap", "lca", "--seeds", "0"]
+    assert main(arguments) == 0
+    (result,) = (tmp_path / "runs" / "cells").rglob("gap-*.json")
+    result.write_text("{")
+    assert main(arguments) == 1
+    assert f"{result} is no stored result" in caplog.text
+    assert len(entries(tmp_path / "runs")["lca"]["accuracies"]) == 1
 
 
 @pytest.mark.slow
@@ -90,7 +131,13 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_table(arguments,
         process.wait()
     assert resumed, "the run ended before it could be killed"
     assert subprocess.run(command, cwd=root, check=False).returncode == 0
-    assert (runs / "folder.json").read_bytes() == (undisturbed / "folder.json").read_bytes()
+    assert table_without_times(runs) == table_without_times(undisturbed)
+
+
+def table_without_times(runs: Path) -> dict:
+    table = json.loads((runs / "folder.json").read_text())
+    del table["cost"]
+    return table
 
 
 def newest(runs: Path) -> int:
@@ -195,8 +242,129 @@ def test_without_arguments_it_is_the_embedded_default():
 
 def test_table_of_stored_cells_computes_nothing(arguments, tmp_path, monkeypatch):
     assert main([*arguments, "--methods", "gap", "--seeds", "0"]) == 0
-    monkeypatch.setattr("experiments.cells._finetune", pytest.fail)
+    monkeypatch.setattr("experiments.study.cells._finetune", pytest.fail)
     assert main([*arguments, "--methods", "gap", "lca", "--stored-only"]) == 0
     rows = entries(tmp_path / "runs")
     assert len(rows["gap"]["accuracies"]) == 1
     assert rows["lca"]["not_run"]
+
+
+@pytest.fixture
+def small_paper(tmp_path, monkeypatch):
+    """The paper's study with small networks, without a network connection."""
+    monkeypatch.delenv("LCA_DATA_ROOT", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(weights, "_failed", {})
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    for name in ("resnext101-32x8d", "resnext101-32x8d-wsl"):
+        url = f"http://weights.invalid/{name}.pth"
+        monkeypatch.setitem(BACKBONES, name, Backbone(small_resnet, weights_url=url))
+    output = tmp_path / "runs"
+    return ["paper", "--output", str(output), "--seeds", "0", *FAST], output
+
+
+def offline(*_args, **_options):
+    raise OSError("no network in this test")
+
+
+@pytest.fixture
+def capg_gp(tmp_path) -> list[str]:
+    """What points at a folder with CAPG-GP alone, made small: a training photo a product."""
+    write_photos(tmp_path / "data" / "capg-gp", train=1)
+    return ["--data-root", str(tmp_path / "data")]
+
+
+def entries_on(runs: Path, dataset: str) -> dict[str, dict]:
+    table = json.loads((runs / "paper.json").read_text())
+    return {entry["method"]: entry for entry in table["entries"] if entry["dataset"] == dataset}
+
+
+def test_the_papers_table_without_data_or_weights_says_what_is_missing(small_paper, capsys):
+    arguments, runs = small_paper
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    for dataset, name in PAPER_DATASETS.items():
+        assert f"paper, {dataset}" in printed
+        assert list(entries_on(runs, name)) == list(PAPER_ROWS)
+        assert all(cell["not_run"] for cell in entries_on(runs, name).values())
+    rows = [line for line in printed.splitlines() if "not run: no photos [" in line]
+    assert len(rows) == len(PAPER_ROWS)
+    figures = ("44.8", "58.66", "60.4", "70.8", "72.3")
+    assert all(any(f"| {figure} " in row for row in rows) for figure in figures)
+
+
+def test_the_papers_table_is_filled_where_data_and_weights_are(
+    small_paper, capg_gp, tmp_path, capsys
+):
+    arguments, runs = small_paper
+    wsl = write_weights(tmp_path / "wsl.pth")
+    assert main([*arguments, *capg_gp, "--weights", f"resnext101-32x8d-wsl={wsl}"]) == 0
+    rows = entries_on(runs, "capg-gp")
+    done = {name for name, row in rows.items() if row["accuracies"]}
+    assert done == {"sift", *(name for name in PAPER_ROWS if name.endswith("-wsl"))}
+    assert "superpoint" in rows["superpoint"]["not_run"]
+    assert "could not be fetched" in rows["gap@resnext101-32x8d"]["not_run"]
+    assert "DM4VM" in entries_on(runs, "dm4vm")["sift"]["not_run"]
+    assert "grozi.html" in entries_on(runs, "grozi-120/in-vitro")["sift"]["not_run"]
+    printed = capsys.readouterr().out
+    assert "not run: no weights [" in printed
+    assert "The maximum-entropy loss" in printed
+    assert "points against LCA, resnext101-32x8d-wsl" in printed
+
+
+def test_weights_that_were_given_and_cannot_be_used_are_an_error(
+    small_paper, capg_gp, tmp_path, caplog
+):
+    arguments = [*small_paper[0], *capg_gp, "--methods", "lca", "--weights"]
+    assert main([*arguments, f"resnext101-32x8d-wsl={tmp_path / 'nowhere.pth'}"]) == 1
+    assert "nowhere.pth" in caplog.text
+
+
+def test_a_file_for_one_of_several_backbones_must_say_which(small_paper, caplog):
+    arguments, _ = small_paper
+    assert main([*arguments, "--weights", "net.pth"]) == 2
+    assert "resnext101-32x8d-wsl=net.pth" in caplog.text
+
+
+def test_an_unreachable_server_is_asked_once_for_all_cells(small_paper, capg_gp, monkeypatch):
+    arguments, _ = small_paper
+    asked = []
+
+    def count(*_args, **_options):
+        asked.append(1)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", count)
+    assert main([*arguments, *capg_gp, "--methods", *PAPER_ROWS[2:]]) == 0
+    assert len(asked) == 1
+
+
+def test_rows_with_backbones_of_their_own_stand_in_one_table(arguments, tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKBONES, "other", Backbone(small_resnet))
+    file = arguments[arguments.index("--weights") + 1]
+    both = ["--weights", f"embedded={file}", f"other={file}"]
+    assert main([*arguments, *both, "--seeds", "0", "--methods", "gap", "gap@other"]) == 0
+    rows = entries(tmp_path / "runs")
+    assert rows["gap"]["accuracies"] == rows["gap@other"]["accuracies"], "the same weights"
+    assert rows["gap@other"]["title"] == "global average pooling, other"
+
+
+def test_the_default_run_shows_the_papers_table_below_its_own(tmp_path, capsys):
+    arguments = ["embedded", "--datasets", "embedded/one-shot", "--methods", "lca"]
+    assert main([*arguments, "--stored-only", "--output", str(tmp_path), *FAST]) == 0
+    own, _, papers = capsys.readouterr().out.partition("run_all.py paper --data-root DIR")
+    assert "not run: not stored" in own
+    assert "GroZi-120" in papers
+    assert "(paper: ResNeXt-WSL)" in papers
+    assert "no photos [" in papers
+
+
+def test_every_preset_names_rows_and_backbones_that_there_are():
+    for _, study in PRESETS.values():
+        assert parse_rows(study.methods, study.backbone)
+    assert set(HEADS) == {row.method.head for row in grocery_rows()} - {None}
+
+
+def grocery_rows():
+    study = PRESETS["grocery-store"][1]
+    return parse_rows(study.methods, study.backbone)

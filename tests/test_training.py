@@ -4,14 +4,20 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import RandomSampler
 
-from experiments.backbones import Normalization, small_resnet
 from experiments.data.folder import load_folder
-from experiments.device import Compute, DeviceError, resolve_compute, share_cores
-from experiments.model import ModelError, ProductClassifier
-from experiments.photos import Photos
-from experiments.recipe import Recipe
-from experiments.training import Score, Trainer
+from experiments.networks.backbones import Normalization, small_resnet
+from experiments.networks.model import ModelError, ProductClassifier
+from experiments.storage import CheckpointError, load_checkpoint, save_checkpoint
+from experiments.training.batches import Batches, cut
+from experiments.training.device import Compute, DeviceError, resolve_compute, share_cores
+from experiments.training.order import epoch_seed
+from experiments.training.photos import Photos
+from experiments.training.recipe import Recipe
+from experiments.training.scoring import Score
+from experiments.training.steps import Stepper
+from experiments.training.trainer import Trainer
 from tests.products import write_photos
 
 RECIPE = Recipe(epochs=3, batch_size=6, image_size=32)
@@ -35,7 +41,13 @@ def make_trainer(checkpoint: Path, recipe: Recipe = RECIPE, head: str = "lca") -
     return Trainer(model, nn.CrossEntropyLoss(), recipe, CPU, seed=0, checkpoint=checkpoint)
 
 
-def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+def make_stepper(recipe: Recipe = RECIPE, compute: Compute = CPU, **options) -> Stepper:
+    torch.manual_seed(0)
+    model = ProductClassifier(small_resnet(), "lca", 3, recipe.image_size)
+    return Stepper(model, nn.CrossEntropyLoss(), recipe, compute, steps=10, **options)
+
+
+def weights_of(trainer: Trainer | Stepper) -> dict[str, torch.Tensor]:
     return trainer.model.state_dict()
 
 
@@ -46,19 +58,30 @@ class StoppedError(Exception):
 def stop_after(trainer: Trainer, epochs: int, monkeypatch) -> None:
     save = trainer._save
 
-    def save_then_stop(scheduler):
-        save(scheduler)
+    def save_then_stop(stepper):
+        save(stepper)
         if trainer.progress.epoch == epochs:
             raise StoppedError
 
     monkeypatch.setattr(trainer, "_save", save_then_stop)
 
 
-@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+VARIANTS = {
+    "plain": {},
+    "moving average": {"ema_decay": 0.9},
+    "accumulated, its last step uneven": {"accumulate": 4, "batch_size": 7},
+    "balanced": {"balanced": True},
+    "patient": {"patience": 2, "ema_decay": 0.5},
+    "BatchNorm learns": {"freeze_batch_norm": False, "accumulate": 2},
+    "all": {"balanced": True, "accumulate": 3, "ema_decay": 0.9, "patience": 3},
+}
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
 def test_interrupted_run_ends_bitwise_like_an_uninterrupted_one(
-    photos, tmp_path, monkeypatch, ema_decay
+    photos, tmp_path, monkeypatch, changes
 ):
-    recipe = dataclasses.replace(RECIPE, ema_decay=ema_decay)
+    recipe = dataclasses.replace(RECIPE, **changes)
     whole = make_trainer(tmp_path / "whole.pt", recipe)
     whole.fit(photos.train(0), photos.validation)
 
@@ -84,7 +107,7 @@ def test_same_seed_same_weights_whatever_the_number_of_workers(photos, tmp_path)
 
 def scripted_scores(monkeypatch, accuracies):
     scores = iter([Score(accuracy, 1.0, torch.empty(0)) for accuracy in accuracies])
-    monkeypatch.setattr("experiments.training._score", lambda *_: next(scores))
+    monkeypatch.setattr("experiments.training.trainer.score", lambda *_: next(scores))
 
 
 @pytest.mark.parametrize(
@@ -141,28 +164,189 @@ def test_frozen_batch_norm_keeps_its_statistics(photos, tmp_path):
     assert statistics[False].any()
 
 
-def test_biases_and_normalisation_are_not_decayed(tmp_path):
-    trainer = make_trainer(tmp_path / "c.pt")
-    for group in trainer.optimizer.param_groups:
+def test_biases_and_normalisation_are_not_decayed():
+    stepper = make_stepper()
+    for group in stepper.optimizer.param_groups:
         matrices = all(parameter.dim() > 1 for parameter in group["params"])
         assert group["weight_decay"] == (RECIPE.weight_decay if matrices else 0)
-    counted = sum(len(group["params"]) for group in trainer.optimizer.param_groups)
-    assert counted == len(list(trainer.model.parameters()))
+    counted = sum(len(group["params"]) for group in stepper.optimizer.param_groups)
+    assert counted == len(list(stepper.model.parameters()))
 
 
-def test_the_learning_rate_warms_up_to_its_peak_and_falls_to_nothing(photos, tmp_path):
-    trainer = make_trainer(tmp_path / "c.pt")
+def test_the_learning_rate_warms_up_to_its_peak_and_falls_to_nothing(photos, tmp_path, monkeypatch):
     rates = []
-    trainer.optimizer.register_step_pre_hook(
-        lambda optimizer, *_: rates.append(optimizer.param_groups[-1]["lr"])
-    )
-    trainer.fit(photos.train(0), None)
+    update = Stepper.update
+
+    def noting(stepper):
+        rates.append(stepper.optimizer.param_groups[-1]["lr"])
+        update(stepper)
+
+    monkeypatch.setattr(Stepper, "update", noting)
+    make_trainer(tmp_path / "c.pt").fit(photos.train(0), None)
     peak = rates.index(max(rates))
     assert max(rates) == pytest.approx(RECIPE.head_lr, rel=0.05)
     assert 0 < peak < len(rates) / 2
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert rates[-1] < 0.1 * RECIPE.head_lr
+
+
+def losses(trainer: Trainer) -> list[float]:
+    return [record["train_loss"] for record in trainer.progress.history]
+
+
+@pytest.mark.parametrize("batch_size", [6, 7])  # of 24 photos 7 leave 3, fewer than 4 parts
+def test_accumulated_steps_are_those_of_the_whole_batch(photos, tmp_path, batch_size):
+    recipe = dataclasses.replace(RECIPE, batch_size=batch_size)
+    at_once = make_trainer(tmp_path / "a.pt", recipe)
+    in_parts = make_trainer(tmp_path / "b.pt", dataclasses.replace(recipe, accumulate=4))
+    for trainer in (at_once, in_parts):
+        trainer.fit(photos.train(0), photos.validation)
+    assert losses(in_parts) == pytest.approx(losses(at_once), rel=1e-5)
+    for key, value in weights_of(at_once).items():
+        torch.testing.assert_close(weights_of(in_parts)[key], value, rtol=1e-4, atol=1e-6)
+
+
+def random_parts(count: int, accumulate: int):
+    torch.manual_seed(1)
+    images, labels = torch.randn(count, 3, 32, 32), torch.randint(3, (count,))
+    for part in cut(range(count), count, accumulate=accumulate):
+        chosen = torch.tensor(part.items)
+        yield part, images[chosen], labels[chosen]
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16], ids=str)
+def test_accumulated_step_in_16_bit_is_the_float32_one_to_its_precision(precision):
+    steppers = [make_stepper(), make_stepper(compute=Compute(CPU.device, precision))]
+    before = {key: value.clone() for key, value in steppers[0].model.state_dict().items()}
+    for stepper in steppers:
+        stepper.start_training()
+        for part, images, labels in random_parts(8, accumulate=3):
+            stepper.backward(images, labels, part)
+        stepper.update()
+    moves = [
+        torch.cat([(value - before[key]).flatten() for key, value in model.named_parameters()])
+        for model in (stepper.model for stepper in steppers)
+    ]
+    assert moves[0].norm() > 0
+    assert (moves[1] - moves[0]).norm() < 0.05 * moves[0].norm()
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler")
+def test_float16_step_that_overflowed_is_left_out_and_the_scale_lowered():
+    stepper = make_stepper(compute=Compute(CPU.device, torch.float16))
+    before = {key: value.clone() for key, value in stepper.model.state_dict().items()}
+    scale = stepper.scaler.get_scale()
+    stepper.start_training()
+    for part, images, labels in random_parts(8, accumulate=2):
+        stepper.backward(images, labels, part)
+    stepper.model.classifier.bias.grad.fill_(torch.inf)
+    stepper.update()
+    assert all(torch.equal(value, before[key]) for key, value in weights_of(stepper).items())
+    assert stepper.scaler.get_scale() == scale / 2
+
+
+@pytest.mark.parametrize(
+    ("patience", "accuracies", "epochs"),
+    [
+        (2, [0.5, 0.4, 0.3, 0.9, 0.9], 3),
+        (2, [0.5, 0.4, 0.6, 0.1, 0.2], 5),
+        (1, [0.5, 0.5, 0.5, 0.5, 0.4], 5),  # a tie counts as better
+        (0, [0.5, 0.4, 0.3, 0.2, 0.1], 5),
+        (3, [0.5, 0.4, 0.3, 0.2, 0.1], 4),
+    ],
+)
+def test_patience_ends_the_run_after_so_many_epochs_without_a_better_one(
+    photos, tmp_path, monkeypatch, patience, accuracies, epochs
+):
+    recipe = dataclasses.replace(RECIPE, epochs=5, patience=patience)
+    scripted_scores(monkeypatch, accuracies)
+    trainer = make_trainer(tmp_path / "c.pt", recipe)
+    assert trainer.fit(photos.train(0), photos.validation).epoch == epochs
+    # Started again it is still finished: the scores are used up but for those it never came to.
+    again = make_trainer(tmp_path / "c.pt", recipe)
+    assert again.fit(photos.train(0), photos.validation).epoch == epochs
+    assert again.progress.history == trainer.progress.history
+
+
+def test_patience_without_validation_photos_trains_to_the_end(photos, tmp_path):
+    recipe = dataclasses.replace(RECIPE, patience=1)
+    assert make_trainer(tmp_path / "c.pt", recipe).fit(photos.train(0), None).epoch == 3
+
+
+def test_balanced_training_sees_rare_products_as_often_as_others(dataset, tmp_path, monkeypatch):
+    rare = dataclasses.replace(
+        dataset,
+        train=tuple(
+            sample
+            for number, sample in enumerate(dataset.train)
+            if sample.label != 0 or number == 0  # of the first product one photo is left
+        ),
+    )
+    photos = Photos.load(rare, RECIPE, Normalization())
+    seen, hashes = [], []
+    backward = Stepper.backward
+
+    def noting(stepper, images, labels, part):
+        seen.extend(labels.tolist())
+        hashes.extend(image.sum().item() for image in images[labels == 0])
+        return backward(stepper, images, labels, part)
+
+    monkeypatch.setattr(Stepper, "backward", noting)
+    recipe = dataclasses.replace(RECIPE, epochs=1, balanced=True)
+    make_trainer(tmp_path / "c.pt", recipe).fit(photos.train(0), None)
+    counts = [seen.count(label) for label in range(3)]
+    assert sum(counts) == len(photos.augmented)
+    assert max(counts) - min(counts) <= 1
+    assert len(set(hashes)) == len(hashes), "every draw of the one photo is augmented afresh"
+
+
+def test_seconds_of_training_are_added_up_over_interruptions(photos, tmp_path, monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(
+        "experiments.training.trainer.time.perf_counter", lambda: float(next(clock))
+    )
+    trainer = make_trainer(tmp_path / "c.pt")
+    stop_after(trainer, 2, monkeypatch)
+    with pytest.raises(StoppedError):
+        trainer.fit(photos.train(0), photos.validation)
+    assert load_checkpoint(tmp_path / "c.pt")["progress"]["train_seconds"] == 2.0
+    resumed = make_trainer(tmp_path / "c.pt").fit(photos.train(0), photos.validation)
+    assert resumed.train_seconds == 3.0
+
+
+def test_checkpoint_of_before_seconds_were_measured_goes_on_without_them(
+    photos, tmp_path, monkeypatch
+):
+    whole = make_trainer(tmp_path / "whole.pt").fit(photos.train(0), photos.validation)
+    trainer = make_trainer(tmp_path / "c.pt")
+    stop_after(trainer, 2, monkeypatch)
+    with pytest.raises(StoppedError):
+        trainer.fit(photos.train(0), photos.validation)
+    state = load_checkpoint(tmp_path / "c.pt")
+    del state["progress"]["train_seconds"]
+    save_checkpoint(state, tmp_path / "c.pt")
+    resumed = make_trainer(tmp_path / "c.pt").fit(photos.train(0), photos.validation)
+    assert resumed.train_seconds == 0, "not the seconds of the last epoch alone"
+    assert resumed.history == whole.history
+
+
+def test_checkpoint_of_another_run_is_refused_and_kept(photos, tmp_path):
+    make_trainer(tmp_path / "c.pt").fit(photos.train(0), photos.validation)
+    before = (tmp_path / "c.pt").read_bytes()
+    other = make_trainer(tmp_path / "c.pt", head="gap")
+    with pytest.raises(CheckpointError, match=r"c\.pt is not a checkpoint of this run.*delete it"):
+        other.fit(photos.train(0), photos.validation)
+    assert (tmp_path / "c.pt").read_bytes() == before
+
+
+def test_epochs_come_in_the_order_that_stored_results_were_made_with(photos):
+    generator = torch.Generator().manual_seed(epoch_seed(7, 2))
+    assert epoch_seed(7, 2) == 7 * 1_000_003 + 2
+    expected = list(RandomSampler(photos.augmented, generator=generator))
+    batches = Batches(photos.augmented, RECIPE, seed=7)
+    drawn = [item for part, _, _ in batches.epoch(2) for item in part.items]
+    assert drawn == expected
 
 
 def test_feature_map_of_one_position_is_refused():
@@ -188,8 +372,23 @@ def test_torch_and_the_workers_share_the_cores(monkeypatch):
     assert len(threads) == 4, "the user's own choice stands"
 
 
+def test_processes_of_one_machine_share_its_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(16), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert share_cores(Compute(torch.device("cuda"), torch.bfloat16)) == 2
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"batch_size": 0}, {"warmup": 1.0}, {"head_lr": 0.0}]
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"warmup": 1.0},
+        {"head_lr": 0.0},
+        {"accumulate": 0},
+        {"accumulate": 17},
+        {"patience": -1},
+    ],
 )
 def test_recipe_out_of_range_is_refused(wrong):
     (name,) = wrong

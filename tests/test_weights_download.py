@@ -1,6 +1,8 @@
 """Weights fetched over HTTP, from a server on this machine."""
 
 import hashlib
+import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,7 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.backbones import BACKBONES, Backbone, WeightsError, load_feature_map, small_resnet
+from experiments.networks import weights
+from experiments.networks.backbones import (
+    BACKBONES,
+    Backbone,
+    WeightsError,
+    WeightsNotGivenError,
+    load_feature_map,
+    small_resnet,
+)
 from tests.products import write_weights
 
 
@@ -19,37 +29,72 @@ class QuietHandler(SimpleHTTPRequestHandler):
         pass
 
 
+def with_digest(path: Path) -> Path:
+    """Rename a file to NAME-<start of its sha256>.pth, as torch's server names them."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    return path.rename(path.with_name(f"{path.stem}-{digest}.pth"))
+
+
 @pytest.fixture
-def served(tmp_path, monkeypatch) -> Iterator[tuple[Path, Callable[[str], None]]]:
-    """A folder whose files the server hands out; torch's cache is empty."""
+def fetched_from(tmp_path, monkeypatch) -> Callable[[str], None]:
+    """Make "served" a backbone whose weights are at a URL; torch's cache is empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(weights, "_failed", {})
+
+    def backbone(url: str) -> None:
+        monkeypatch.setitem(BACKBONES, "served", Backbone(small_resnet, weights_url=url))
+
+    return backbone
+
+
+@pytest.fixture
+def served(tmp_path, fetched_from) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """A folder whose files the server hands out."""
     folder = tmp_path / "served"
     folder.mkdir()
     handler = partial(QuietHandler, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-
-        def backbone(name: str) -> None:
-            url = f"http://127.0.0.1:{server.server_port}/{name}"
-            monkeypatch.setitem(BACKBONES, "served", Backbone(small_resnet, weights_url=url))
-
-        yield folder, backbone
+        yield folder, lambda name: fetched_from(f"http://127.0.0.1:{server.server_port}/{name}")
         server.shutdown()
         thread.join()
 
 
 def test_weights_are_fetched_once_and_checked_by_the_hash_in_their_name(served, tmp_path):
     folder, backbone = served
-    weights = write_weights(tmp_path / "weights.pt")
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
-    weights.rename(folder / f"net-{digest}.pth")
-    backbone(f"net-{digest}.pth")
+    file = with_digest(write_weights(folder / "net.pth"))
+    backbone(file.name)
     first = load_feature_map("served", None)
-    (folder / f"net-{digest}.pth").unlink()
+    file.unlink()
     second = load_feature_map("served", None)
     for key, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[key])
+
+
+def test_weights_saved_as_the_wsl_file_is_are_read(served):
+    """torch.save of an OrderedDict in the format before zip, without BatchNorm's counters."""
+    folder, backbone = served
+    torch.manual_seed(1)
+    network = small_resnet().eval()
+    state = network.state_dict()
+    for key in [key for key in state if key.endswith("num_batches_tracked")]:
+        del state[key]
+    torch.save(state, folder / "ig.pth", _use_new_zipfile_serialization=False)
+    backbone(with_digest(folder / "ig.pth").name)
+    images = torch.randn(2, 3, 32, 32)
+    loaded = load_feature_map("served", None).eval()
+    torch.testing.assert_close(loaded(images), network(images))
+
+
+def test_the_licence_is_logged_once(monkeypatch, caplog, tmp_path):
+    own = "no commerce, says this test alone"
+    monkeypatch.setitem(BACKBONES, "own", Backbone(small_resnet, licence=own))
+    caplog.set_level(logging.INFO)
+    for _ in range(2):
+        load_feature_map("own", write_weights(tmp_path / "net.pt"))
+    assert caplog.text.count(own) == 1
+    assert "CC BY-NC 4.0" in BACKBONES["resnext101-32x8d-wsl"].licence
 
 
 def test_weights_with_another_hash_are_refused_and_not_kept(served, tmp_path):
@@ -64,5 +109,57 @@ def test_weights_with_another_hash_are_refused_and_not_kept(served, tmp_path):
 def test_weights_that_are_not_there_are_explained(served):
     _, backbone = served
     backbone("net-00000000.pth")
-    with pytest.raises(WeightsError, match=r"could not be fetched.*404.*--weights"):
+    with pytest.raises(WeightsNotGivenError, match=r"could not be fetched.*404.*--weights served="):
         load_feature_map("served", None)
+
+
+def test_one_missing_file_does_not_stop_others_of_its_host(served):
+    folder, backbone = served
+    backbone("net-00000000.pth")
+    with pytest.raises(WeightsNotGivenError):
+        load_feature_map("served", None)
+    backbone(with_digest(write_weights(folder / "net.pth")).name)
+    load_feature_map("served", None)
+
+
+def test_a_host_that_cannot_be_reached_is_asked_once(fetched_from, monkeypatch):
+    attempts = []
+
+    def refuse(*_args, **_options):
+        attempts.append(socket.getdefaulttimeout())
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    for name in ("a-00000000.pth", "b-00000000.pth", "a-00000000.pth"):
+        fetched_from(f"http://weights.invalid/{name}")
+        with pytest.raises(WeightsNotGivenError, match=r"no route to host.*--weights served=FILE"):
+            load_feature_map("served", None)
+    (limit,) = attempts
+    assert 0 < limit <= 30, "a silent network must not hold a study up"
+    assert socket.getdefaulttimeout() is None, "the limit is for these sockets alone"
+
+
+def test_a_silent_server_is_given_up(fetched_from, monkeypatch):
+    monkeypatch.setattr(weights, "_TIMEOUT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
+        fetched_from(f"http://127.0.0.1:{silent.getsockname()[1]}/net-00000000.pth")
+        with pytest.raises(WeightsNotGivenError, match="timed out"):
+            load_feature_map("served", None)
+
+
+def test_a_damaged_file_in_the_cache_is_named(fetched_from):
+    url = "http://weights.invalid/net-00000000.pth"
+    fetched_from(url)
+    file = weights.cached_file(url)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"half a file")
+    with pytest.raises(WeightsError, match="delete it") as caught:
+        load_feature_map("served", None)
+    assert str(file) in str(caught.value)
+    assert not isinstance(caught.value, WeightsNotGivenError)
+
+
+def test_a_file_that_is_no_state_dict_is_refused(tmp_path):
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(WeightsError, match="holds a list; expected a state dict"):
+        load_feature_map("embedded", tmp_path / "list.pt")

@@ -1,82 +1,40 @@
-"""Every data set by name: one line each, pointing at the file that knows its layout."""
+"""Every source of photos, one line each; every data set of theirs by its name."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 
-from experiments.data.dataset import DataError, DataNotGivenError, ProductDataset, Sample
-from experiments.data.embedded import load_scenario
-from experiments.data.folder import load_folder
-from experiments.data.grocery_store import load_grocery_store
+from experiments.data.dataset import DataError, ProductDataset, Sample
+from experiments.data.embedded_source import EMBEDDED
+from experiments.data.folder import FOLDER
+from experiments.data.grocery_store import GROCERY_STORE
+from experiments.data.grozi import GROZI_120
 from experiments.data.images import check_images
+from experiments.data.paper_folders import CAPG_GP, DM4VM
+from experiments.data.source import CatalogEntry, DataOptions, Source
+
+__all__ = ["CATALOG", "SOURCES", "CatalogEntry", "DataOptions", "load_dataset"]
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Where a loader may look.
-
-    Attributes:
-        root: the user's photos, or None.
-        cache: folder that generated photos are kept in.
-        image_size: side of generated photos, in pixels.
-        skip_bad_images: leave unreadable photos out instead of stopping.
-    """
-
-    root: Path | None
-    cache: Path
-    image_size: int
-    skip_bad_images: bool = False
-
-    def required_root(self) -> Path:
-        """Return `root`; raises DataError when there is none."""
-        if self.root is None:
-            raise DataNotGivenError(
-                "no photos were given; pass --data-root FOLDER or set LCA_DATA_ROOT"
-            )
-        return self.root
-
-
-@dataclass(frozen=True)
-class CatalogEntry:
-    """A data set that can be asked for by name.
-
-    Attributes:
-        load: reads it.
-        paper_dataset: the paper's data set whose role it plays, or None.
-    """
-
-    load: Callable[[DataOptions], ProductDataset]
-    paper_dataset: str | None = None
-
-
-def _embedded(scenario: str, options: DataOptions) -> ProductDataset:
-    return load_scenario(scenario, options.cache, image_size=options.image_size)
-
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        EMBEDDED,
+        GROCERY_STORE,
+        GROZI_120,
+        CAPG_GP,
+        DM4VM,
+        FOLDER,
+    )
+}
+"""By what `python -m experiments.data` calls them."""
 
 CATALOG: dict[str, CatalogEntry] = {
-    "embedded/multi-packshot": CatalogEntry(partial(_embedded, "multi-packshot"), "GroZi-120"),
-    "embedded/one-shot": CatalogEntry(partial(_embedded, "one-shot"), "CAPG-GP"),
-    "embedded/store": CatalogEntry(partial(_embedded, "store"), "DM4VM"),
-    "grocery-store/many-shot": CatalogEntry(
-        lambda options: load_grocery_store(options.required_root(), "many-shot")
-    ),
-    "grocery-store/one-shot": CatalogEntry(
-        lambda options: load_grocery_store(options.required_root(), "one-shot")
-    ),
-    "grocery-store-coarse/many-shot": CatalogEntry(
-        lambda options: load_grocery_store(options.required_root(), "many-shot", labels="coarse")
-    ),
-    "grocery-store-coarse/one-shot": CatalogEntry(
-        lambda options: load_grocery_store(options.required_root(), "one-shot", labels="coarse")
-    ),
-    "folder": CatalogEntry(lambda options: load_folder(options.required_root())),
+    name: entry for source in SOURCES.values() for name, entry in source.datasets.items()
 }
+"""By what `--datasets` calls them."""
 
 
 def load_dataset(name: str, options: DataOptions) -> ProductDataset:
@@ -90,10 +48,10 @@ def load_dataset(name: str, options: DataOptions) -> ProductDataset:
         raise DataError(f"data set is {name!r}; expected one of {sorted(CATALOG)}")
     dataset = CATALOG[name].load(options)
     generated = name.startswith("embedded/")
-    return dataset if generated else _readable(dataset, skip=options.skip_bad_images)
+    return dataset if generated else readable(dataset, skip=options.skip_bad_images)
 
 
-def _readable(dataset: ProductDataset, *, skip: bool) -> ProductDataset:
+def readable(dataset: ProductDataset, *, skip: bool) -> ProductDataset:
     """Return `dataset` without the photos that cannot be decoded; raises if not `skip`."""
     everything = [*dataset.train, *dataset.validation, *dataset.test]
     _, bad = check_images(everything, skip=skip)

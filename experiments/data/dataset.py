@@ -21,10 +21,14 @@ class Sample:
     Attributes:
         path: the image file.
         label: index of the product in `ProductDataset.classes`.
+        mask: of a product that is to be cut out and laid on varied backgrounds, the image file
+            that says where it is (see `experiments.data.images.read_cutout`): `path` itself where
+            its transparency does. None for a photo that is taken as it is.
     """
 
     path: Path
     label: int
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from experiments.data.dataset import DataError, ProductDataset, Sample
 from experiments.data.images import IMAGE_EXTENSIONS, find_images
+from experiments.data.source import CatalogEntry, Source
 from experiments.data.splits import stratified_holdout
 
 logger = logging.getLogger(__name__)
@@ -215,3 +216,11 @@ def _names(names: Iterable[str]) -> str:
 
 def _extensions() -> str:
     return " ".join(sorted(extension[1:] for extension in IMAGE_EXTENSIONS))
+
+
+FOLDER = Source(
+    name="folder",
+    datasets={"folder": CatalogEntry(lambda options: load_folder(options.required_root()))},
+    home="photos of your own, a folder a product",
+)
+"""As the catalog knows it."""

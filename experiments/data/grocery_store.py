@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from experiments.data.dataset import DataError, ProductDataset, Sample
+from experiments.data.source import CatalogEntry, DataOptions, Source
 from experiments.data.splits import stratified_holdout
 
 _SOURCE = "https://github.com/marcusklasson/GroceryStoreDataset"
@@ -215,3 +217,24 @@ def _malformed(file: Path, number: int, expected: str, line: str) -> DataError:
         f"{file}, line {number}: expected '{expected}', got {line!r}. Repair the line, or get the "
         f"file anew from {_SOURCE}"
     )
+
+
+def _load(
+    protocol: Literal["many-shot", "one-shot"],
+    labels: Literal["fine", "coarse"],
+    options: DataOptions,
+) -> ProductDataset:
+    return load_grocery_store(options.required_root(), protocol, labels=labels)
+
+
+GROCERY_STORE = Source(
+    name="grocery-store",
+    datasets={
+        "grocery-store/many-shot": CatalogEntry(partial(_load, "many-shot", "fine")),
+        "grocery-store/one-shot": CatalogEntry(partial(_load, "one-shot", "fine")),
+        "grocery-store-coarse/many-shot": CatalogEntry(partial(_load, "many-shot", "coarse")),
+        "grocery-store-coarse/one-shot": CatalogEntry(partial(_load, "one-shot", "coarse")),
+    },
+    home=f"`git clone {_SOURCE}`",
+)
+"""As the catalog knows it."""

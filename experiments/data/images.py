@@ -1,9 +1,9 @@
-"""Reading photos: every file becomes an upright 8-bit RGB image or an error that names it."""
+"""Reading photos: every file becomes an upright 8-bit image or an error that names it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from experiments.data.dataset import DataError, Sample
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 _LISTED = 20  # bad files spelled out in one message
+_ADVICE = "Remove the file (or repair it), or pass --skip-bad-images to leave it out."
 
 
 class ImageError(DataError):
@@ -70,14 +71,58 @@ def read_image(path: str | Path) -> Image.Image:
         ImageError: the file is missing, a directory, empty, not an image, truncated, too large or
             of a colour mode without a conversion.
     """
-    path = Path(path)
-    try:
-        with Image.open(path) as image:
-            return _to_rgb(ImageOps.exif_transpose(image), image.format)
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise nearly anything on damaged bytes
-        raise _image_error(path, error) from error
+    return _decode(Path(path), _to_rgb)
+
+
+def read_rgba(path: str | Path) -> Image.Image:
+    """Decode a photo completely, as `read_image` does, but keep its transparency.
+
+    Args:
+        path: the file; any format Pillow reads.
+
+    Returns:
+        The upright photo, mode "RGBA", 8 bits per channel; opaque where the file has no
+        transparency.
+
+    Raises:
+        ImageError: see `read_image`.
+    """
+    return _decode(Path(path), _to_rgba)
+
+
+def read_cutout(path: str | Path, mask: str | Path) -> Image.Image:
+    """Decode a photo whose product is cut out, and trim it to the product.
+
+    Args:
+        path: the photo.
+        mask: an image of the photo's size, bright on the product and dark around it; `path` itself
+            where the photo's own transparency says what is around the product.
+
+    Returns:
+        The product's bounding box, mode "RGBA", 8 bits per channel.
+
+    Raises:
+        ImageError: either file cannot be read (see `read_image`), they differ in size, or nothing
+            is left of the product.
+    """
+    path, mask = Path(path), Path(mask)
+    product = read_rgba(path)
+    if mask != path:
+        product.putalpha(_read_mask(mask, product.size))
+    box = product.getchannel("A").getbbox()
+    if box is None:
+        reason = "nothing of the product is left" + (f" by {mask}" if mask != path else "")
+        raise ImageError(f"{path}: {reason}. {_ADVICE}", reason)
+    return product.crop(box)
+
+
+def read_sample(sample: Sample) -> Image.Image:
+    """Decode a sample's photo: a cut-out with its transparency, anything else as RGB.
+
+    Raises:
+        ImageError: see `read_image` and `read_cutout`.
+    """
+    return read_image(sample.path) if sample.mask is None else read_cutout(sample.path, sample.mask)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -136,11 +181,11 @@ def check_images(
         DataError: some photos cannot be read and `skip` is False; lists all of them (the first 20
             by name).
     """
-    paths = list(dict.fromkeys(sample.path for sample in samples))
+    files = list({sample.path: sample for sample in samples}.values())
     with ThreadPoolExecutor(workers or default_workers()) as pool:
         checked = tqdm(
-            pool.map(_problem, paths),
-            total=len(paths),
+            pool.map(_problem, files),
+            total=len(files),
             desc="checking photos",
             unit="photo",
             leave=False,
@@ -148,9 +193,33 @@ def check_images(
         )
         bad = [problem for problem in checked if problem is not None]
     if bad and not skip:
-        raise DataError(_bad_images_message(bad, len(paths)))
+        raise DataError(_bad_images_message(bad, len(files)))
     unreadable = {problem.path for problem in bad}
     return [sample for sample in samples if sample.path not in unreadable], bad
+
+
+def _decode(path: Path, convert: Callable[[Image.Image, str | None], Image.Image]) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return convert(ImageOps.exif_transpose(image), image.format)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        raise _image_error(path, error) from error
+
+
+def _read_mask(mask: Path, size: tuple[int, int]) -> Image.Image:
+    """Read a mask as alpha, mode "L": whatever is in the brighter half of its range is product."""
+    grey = np.asarray(read_image(mask).convert("L"))
+    if grey.shape != size[::-1]:
+        reason = (
+            f"the mask {mask} is {grey.shape[1]} x {grey.shape[0]} pixels, its photo {size[0]} x "
+            f"{size[1]}; remove the mask to use the photo as it is"
+        )
+        raise ImageError(reason, reason)
+    # Some programs write binary masks as 0 and 1 rather than as 0 and 255.
+    product = grey > 0.5 * grey.max()
+    return Image.fromarray(np.where(product, 255, 0).astype(np.uint8))
 
 
 def _is_photo_name(name: str) -> bool:
@@ -165,16 +234,25 @@ def _to_rgb(image: Image.Image, file_format: str | None) -> Image.Image:
         return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
     if image.mode in {"I", "F", "LAB"}:
         raise _UnsupportedModeError(image.mode)
-    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+    if _has_transparency(image):
         pixels = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), pixels).convert("RGB")
     return image.convert("RGB")
 
 
+def _to_rgba(image: Image.Image, file_format: str | None) -> Image.Image:
+    if _has_transparency(image):
+        return image.convert("RGBA")
+    return _to_rgb(image, file_format).convert("RGBA")
+
+
+def _has_transparency(image: Image.Image) -> bool:
+    return image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info
+
+
 def _image_error(path: Path, error: Exception) -> ImageError:
     reason = _reason(path, error)
-    advice = "Remove the file (or repair it), or pass --skip-bad-images to leave it out."
-    return ImageError(f"{path}: {reason}. {advice}", reason)
+    return ImageError(f"{path}: {reason}. {_ADVICE}", reason)
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -198,11 +276,11 @@ def _reason(path: Path, error: Exception) -> str:
     return f"truncated or damaged ({error})"
 
 
-def _problem(path: Path) -> BadImage | None:
+def _problem(sample: Sample) -> BadImage | None:
     try:
-        read_image(path)
+        read_sample(sample)
     except ImageError as error:
-        return BadImage(path, error.reason)
+        return BadImage(sample.path, error.reason)
     return None
 
 

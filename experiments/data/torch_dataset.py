@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from tqdm import tqdm
 
+from experiments.data.backgrounds import BACKGROUNDS, lay_on_background
 from experiments.data.dataset import DataError, Sample
-from experiments.data.images import default_workers, image_size, read_image
+from experiments.data.images import default_workers, image_size, read_sample
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
     that the loader's workers share. A photo takes 3 * cache_side**2 bytes times its aspect ratio:
     256 px and 4:3 are 0.26 MB, so 2 GiB hold about 8000 photos. Photos are shrunk to `cache_side`
     whether or not the cache fits its budget, so the budget changes the speed only.
+
+    A product that is cut out (`Sample.mask`) is laid on a fresh background for every item, drawn
+    like all that is random, before the transform sees it.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         cache_side: int | None = None,
         cache_bytes: int = 2 * GIB,
         workers: int | None = None,
+        backgrounds: Sequence[str] = tuple(BACKGROUNDS),
     ) -> None:
         """Fill the cache.
 
@@ -60,23 +65,27 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
                 as they are and decodes them for every item.
             cache_bytes: photos that would take more than this are not cached.
             workers: threads that fill the cache; None for `default_workers`.
+            backgrounds: keys of `experiments.data.backgrounds.BACKGROUNDS`, what products that are
+                cut out are laid on.
 
         Raises:
-            DataError: there are no samples, or `repeats`, `seed` or `cache_side` is out of range.
+            DataError: there are no samples, `repeats`, `seed` or `cache_side` is out of range, or
+                there is no such background.
             ImageError: a photo cannot be read.
         """
         _check_arguments(samples, repeats, seed, cache_side)
+        _check_backgrounds(backgrounds)
         self.samples = tuple(samples)
         self.transform = transform
         self.repeats = repeats
         self.seed = seed
         self.cache_side = cache_side
+        self.backgrounds = tuple(backgrounds)
         # Shared memory, or workers that outlive an epoch would not see set_epoch.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._cache: _PhotoCache | None = None
         if cache_side is not None and cache_bytes > 0:
-            paths = [sample.path for sample in self.samples]
-            self._cache = _PhotoCache.fill(paths, cache_side, cache_bytes, workers)
+            self._cache = _PhotoCache.fill(self.samples, cache_side, cache_bytes, workers)
 
     def __len__(self) -> int:
         return len(self.samples) * self.repeats
@@ -96,9 +105,12 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         """
         index = range(len(self))[index]
         photo = index % len(self.samples)
-        image = tv_tensors.Image(self._photo(photo))
+        pixels = self._photo(photo)
         with _seeded(self.seed, self.epoch, index):
-            transformed = self.transform(image)
+            if len(pixels) == 4:
+                other = partial(self._other_photo, photo)
+                pixels = lay_on_background(pixels, self.backgrounds, other)
+            transformed = self.transform(tv_tensors.Image(pixels))
         return transformed.as_subclass(Tensor), self.samples[photo].label
 
     @property
@@ -120,11 +132,16 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         self._epoch.fill_(epoch)
 
     def _photo(self, index: int) -> Tensor:
-        """Return a photo, uint8 (3, H, W), free to be changed in place."""
+        """Return a photo, uint8 (3, H, W), free to be changed in place; RGBA if it is cut out."""
         if self._cache is not None:
             return self._cache[index]
-        pixels = np.array(_shrink(read_image(self.samples[index].path), self.cache_side))
+        pixels = np.array(_shrink(read_sample(self.samples[index]), self.cache_side))
         return torch.from_numpy(pixels).permute(2, 0, 1)
+
+    def _other_photo(self, index: int) -> Tensor:
+        """Draw a photo that is not number `index` (unless it is the only one), uint8 (3, H, W)."""
+        step = int(torch.randint(1, max(len(self.samples), 2), ()))
+        return self._photo((index + step) % len(self.samples))[:3]
 
 
 class _PhotoCache:
@@ -141,37 +158,37 @@ class _PhotoCache:
 
     @classmethod
     def fill(
-        cls, paths: Sequence[Path], side: int, budget: int, workers: int | None
+        cls, samples: Sequence[Sample], side: int, budget: int, workers: int | None
     ) -> _PhotoCache | None:
         """Decode all photos, unless they would take more than `budget` bytes."""
         with ThreadPoolExecutor(workers or default_workers()) as pool:
-            sizes = list(pool.map(lambda path: _cached_bytes(path, side), paths))
+            sizes = list(pool.map(lambda sample: _cached_bytes(sample, side), samples))
             if sum(sizes) > budget:
                 logger.warning(
                     "%d photos take %.2f GiB at %d px, more than the cache may (%.2f GiB): they "
                     "are decoded anew for every item",
-                    len(paths),
+                    len(samples),
                     sum(sizes) / GIB,
                     side,
                     budget / GIB,
                 )
                 return None
             cache = cls([0, *accumulate(sizes)])
-            tasks = pool.map(lambda index: cache._put(index, paths[index], side), range(len(paths)))
+            tasks = pool.map(partial(cache._put, side=side), range(len(samples)), samples)
             for _ in tqdm(
-                tasks, total=len(paths), desc="decoding", unit="photo", leave=False, disable=None
+                tasks, total=len(samples), desc="decoding", unit="photo", leave=False, disable=None
             ):
                 pass
         return cache
 
     def __getitem__(self, index: int) -> Tensor:
-        """Return a copy of a photo, uint8 (3, H, W)."""
+        """Return a copy of a photo, uint8 (3, H, W), or (4, H, W) if it is cut out."""
         pixels = self.pixels[self.bounds[index] : self.bounds[index + 1]]
         # Channels stay innermost in memory: resizing such a uint8 image is twice as fast.
         return pixels.clone().view(self.shapes[index]).permute(2, 0, 1)
 
-    def _put(self, index: int, path: Path, side: int) -> None:
-        photo = np.asarray(_shrink(read_image(path), side))
+    def _put(self, index: int, sample: Sample, side: int) -> None:
+        photo = np.asarray(_shrink(read_sample(sample), side))
         self.pixels.numpy()[self.bounds[index] : self.bounds[index + 1]] = photo.reshape(-1)
         height, width, channels = photo.shape
         self.shapes[index] = (height, width, channels)
@@ -190,6 +207,15 @@ def _check_arguments(
         raise DataError(f"cache_side is {cache_side}, expected a number of pixels, or None")
 
 
+def _check_backgrounds(backgrounds: Sequence[str]) -> None:
+    unknown = [name for name in backgrounds if name not in BACKGROUNDS]
+    if unknown or not backgrounds:
+        raise DataError(
+            f"backgrounds are {', '.join(unknown) or 'none'}, expected some of "
+            f"{', '.join(BACKGROUNDS)}"
+        )
+
+
 def _shrunk_size(size: tuple[int, int], side: int | None) -> tuple[int, int]:
     """Scale two sides so that the shorter one is `side`, unless it is already no longer."""
     shorter = min(size)
@@ -204,9 +230,13 @@ def _shrink(image: Image.Image, side: int | None) -> Image.Image:
     return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
 
 
-def _cached_bytes(path: Path, side: int) -> int:
-    width, height = _shrunk_size(image_size(path), side)
-    return 3 * width * height
+def _cached_bytes(sample: Sample, side: int) -> int:
+    if sample.mask is None:
+        width, height = _shrunk_size(image_size(sample.path), side)
+        return 3 * width * height
+    # How much trimming leaves of a cut-out is not in its header.
+    width, height = _shrunk_size(read_sample(sample).size, side)
+    return 4 * width * height
 
 
 @contextmanager

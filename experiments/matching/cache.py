@@ -1,4 +1,4 @@
-"""Keypoints of a list of photos kept on disk, so that they are detected once."""
+"""Keypoints of photos kept on disk, so that they are detected once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +19,59 @@ from numpy.typing import NDArray
 from experiments.matching.keypoints import Detector, Keypoints
 
 _FORMAT = 1
+_PHOTOS_A_FILE = 32  # what an aborted run detects again is at most that many
+
+
+@dataclass(frozen=True)
+class KeypointCache:
+    """Keypoints of one detector, stored as soon as they are detected.
+
+    Attributes:
+        directory: where they are kept between runs.
+        detector: what finds them; part of what they are known by.
+        image_side: side in pixels the photos are resized to, likewise.
+    """
+
+    directory: Path
+    detector: Detector
+    image_side: int
+
+    def keypoints(
+        self,
+        paths: Sequence[Path],
+        images: Iterator[NDArray[np.uint8]],
+        detect: Callable[[Iterable[NDArray[np.uint8]]], Iterable[Keypoints]],
+    ) -> list[Keypoints]:
+        """Return the keypoints of every photo.
+
+        Args:
+            paths: the files.
+            images: the photos in them; read no further than the last that is not stored.
+            detect: called for photos that are not stored, a few at a time.
+
+        Raises:
+            ValueError: there are fewer `images` than `paths`, or more.
+            FileNotFoundError: one of `paths` does not exist.
+            OSError: the directory cannot be made or written to.
+        """
+        keypoints: list[Keypoints] = []
+        read = 0
+        for start in range(0, len(paths), _PHOTOS_A_FILE):
+            chunk = paths[start : start + _PHOTOS_A_FILE]
+            key = cache_key(self.detector, self.image_side, chunk)
+            file = cache_file(self.directory, self.detector, key)
+            stored = load_keypoints(file, key, len(chunk))
+            if stored is None:
+                end = start + len(chunk)
+                stored = list(detect(islice(images, start - read, end - read)))
+                read = end
+                if len(stored) < len(chunk):
+                    raise ValueError(f"images are shorter than the {len(paths)} paths")
+                save_keypoints(file, key, stored)
+            keypoints += stored
+        if read == len(paths) and next(images, None) is not None:
+            raise ValueError(f"images are longer than the {len(paths)} paths")
+        return keypoints
 
 
 def cache_key(detector: Detector, image_side: int, paths: Sequence[Path]) -> str:
@@ -69,18 +125,27 @@ def save_keypoints(file: Path, key: str, keypoints: Sequence[Keypoints]) -> None
     Raises:
         OSError: the directory cannot be made or written to.
     """
+    save_arrays(
+        file,
+        key=np.array(key),
+        points=np.concatenate([photo.points for photo in keypoints]),
+        descriptors=np.concatenate([photo.descriptors for photo in keypoints]),
+        counts=np.array([len(photo) for photo in keypoints]),
+        sizes=np.array([photo.size for photo in keypoints]),
+    )
+
+
+def save_arrays(file: Path, **arrays: Any) -> None:
+    """Store arrays in an npz `file` that appears complete or not at all.
+
+    Raises:
+        OSError: its directory cannot be made or written to.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as temporary:
-            np.savez(
-                temporary,
-                key=np.array(key),
-                points=np.concatenate([photo.points for photo in keypoints]),
-                descriptors=np.concatenate([photo.descriptors for photo in keypoints]),
-                counts=np.array([len(photo) for photo in keypoints]),
-                sizes=np.array([photo.size for photo in keypoints]),
-            )
+            np.savez(temporary, **arrays)
         os.replace(name, file)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.matching.cache import cache_file, cache_key, load_keypoints, save_keypoints
-from experiments.matching.keypoints import Detector, Keypoints, check_image
+from experiments.matching.cache import KeypointCache
+from experiments.matching.keypoints import Detector, Keypoints, check_image, detect_all
 from experiments.matching.matcher import (
     DEFAULT_RATIO,
     DEFAULT_REPROJECTION_PX,
@@ -30,7 +31,7 @@ class KeypointClassifier:
 
     1. inliers: matches that one homography explains, counted only for the `verify` photos with
        the most matches and 0 for the others;
-    2. matches: mutual nearest neighbours that pass the ratio test;
+    2. matches: mutual nearest neighbours that pass the ratio and the distance test;
     3. similarity: mean over the query's keypoints of the cosine to the nearest keypoint of the
        photo. Without a single match anywhere, this alone decides.
 
@@ -42,6 +43,7 @@ class KeypointClassifier:
         detector: finds the keypoints.
         image_side: photos are resized to this longer side, in pixels, before detection.
         ratio: of the ratio test, in (0, 1].
+        max_distance: of the distance test between descriptors, positive; infinity for none.
         reprojection_px: how far from its place an inlier may land, in pixels of the resized photo.
         verify: for how many training photos inliers are counted per query.
 
@@ -55,6 +57,7 @@ class KeypointClassifier:
         *,
         image_side: int = 320,
         ratio: float = DEFAULT_RATIO,
+        max_distance: float = math.inf,
         reprojection_px: float = DEFAULT_REPROJECTION_PX,
         verify: int = 10,
     ) -> None:
@@ -65,12 +68,23 @@ class KeypointClassifier:
         self.detector = detector
         self.image_side = image_side
         self.ratio = ratio
+        self.max_distance = max_distance
         self.reprojection_px = reprojection_px
         self.verify = verify
         self._references: list[Keypoints] = []
         self._stack: ReferenceStack | None = None
         self._labels: NDArray[np.int64] = np.zeros(0, np.int64)
         self._num_classes = 0
+
+    @property
+    def settings(self) -> Mapping[str, float]:
+        """Everything besides the keypoints and the labels that the scores depend on."""
+        return {
+            "ratio": self.ratio,
+            "max_distance": self.max_distance,
+            "reprojection_px": self.reprojection_px,
+            "verify": self.verify,
+        }
 
     def fit(
         self,
@@ -84,7 +98,8 @@ class KeypointClassifier:
         """Detect the keypoints of the training photos, or take them from the cache.
 
         Args:
-            images: N photos, (H, W, 3) uint8 RGB; left unread if the cache has their keypoints.
+            images: N photos, (H, W, 3) uint8 RGB; left unread where the cache has their keypoints
+                and those of all that follow.
             labels: N class indices.
             num_classes: C; the highest label + 1 if left out.
             paths: the N files `images` were read from; what the cache knows them by.
@@ -117,12 +132,21 @@ class KeypointClassifier:
             RuntimeError: not fitted yet.
             ValueError: a malformed image.
         """
+        return next(self.scores_of([image]))
+
+    def scores_of(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float64]]:
+        """Yield the `scores` of each of `images`.
+
+        Raises:
+            RuntimeError: not fitted yet.
+            ValueError: a malformed image.
+        """
         if self._stack is None:
             raise RuntimeError("call fit before scores")
-        query = self._detect(image)
-        best = np.full(self._num_classes, -np.inf)
-        np.maximum.at(best, self._labels, self._photo_scores(query, self._stack))
-        return best
+        for query in self._detect_all(images):
+            best = np.full(self._num_classes, -np.inf)
+            np.maximum.at(best, self._labels, self._photo_scores(query, self._stack))
+            yield best
 
     def predict(self, image: NDArray[np.uint8]) -> int:
         """Return the class of the highest score, the lowest index among equals; see `scores`."""
@@ -135,28 +159,22 @@ class KeypointClassifier:
         cache_dir: Path | None,
     ) -> list[Keypoints]:
         if cache_dir is None:
-            return self._detect_all(images)
+            photos = (image for image, _ in zip(images, self._labels, strict=True))
+            return list(self._detect_all(photos))
         if paths is None or len(paths) != len(self._labels):
             raise ValueError("a cache needs the path of every training photo")
-        key = cache_key(self.detector, self.image_side, paths)
-        file = cache_file(cache_dir, self.detector, key)
-        keypoints = load_keypoints(file, key, len(paths))
-        if keypoints is None:
-            keypoints = self._detect_all(images)
-            save_keypoints(file, key, keypoints)
-        return keypoints
+        cache = KeypointCache(cache_dir, self.detector, self.image_side)
+        return cache.keypoints(paths, iter(images), self._detect_all)
 
-    def _detect_all(self, images: Iterable[NDArray[np.uint8]]) -> list[Keypoints]:
-        return [self._detect(image) for image, _ in zip(images, self._labels, strict=True)]
-
-    def _detect(self, image: NDArray[np.uint8]) -> Keypoints:
-        return self.detector.detect(resize_longer_side(image, self.image_side))
+    def _detect_all(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[Keypoints]:
+        resized = (resize_longer_side(image, self.image_side) for image in images)
+        return detect_all(self.detector, resized)
 
     def _photo_scores(self, query: Keypoints, stack: ReferenceStack) -> NDArray[np.float64]:
         """Return the (N,) float64 scores of the training photos."""
         if len(query) == 0:
             return np.array([1.0 / (2.0 + len(reference)) for reference in self._references])
-        comparison = compare(query, stack, ratio=self.ratio)
+        comparison = compare(query, stack, ratio=self.ratio, max_distance=self.max_distance)
         # A likeness of at most 1/2 is never worth a match, and K of those never an inlier.
         likeness = (1.0 + comparison.similarity) / 4.0
         tie_break = (comparison.matches + likeness) / (len(query) + 1.0)
@@ -167,7 +185,7 @@ class KeypointClassifier:
         ranking = np.lexsort((-comparison.similarity, -comparison.matches))
         for i in ranking[: self.verify]:
             reference = self._references[i]
-            pairs = match(query, reference, ratio=self.ratio)
+            pairs = match(query, reference, ratio=self.ratio, max_distance=self.max_distance)
             inliers[i] = count_inliers(
                 query, reference, pairs, reprojection_px=self.reprojection_px
             )

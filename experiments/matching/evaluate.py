@@ -13,9 +13,12 @@ from tqdm import tqdm
 from experiments.data import images
 from experiments.data.dataset import DataError, ProductDataset, Sample
 from experiments.matching.classifier import KeypointClassifier
+from experiments.matching.detectors import DETECTORS
+from experiments.matching.finished import FinishedScores
 from experiments.matching.keypoints import Detector
 
 _TOP = 5
+_PHOTOS_A_FILE = 16  # what an aborted run matches again is at most that many
 
 ReadImage = Callable[[Path], NDArray[np.uint8]]
 
@@ -53,12 +56,14 @@ def evaluate_matching(
 ) -> Predictions:
     """Fit a `KeypointClassifier` on `dataset.train` and predict `dataset.test`.
 
-    The validation photos are not used: nothing is chosen on them here.
+    The validation photos are not used: nothing is chosen on them here. How keypoints are matched is
+    the detector's line in `DETECTORS`. With a `cache_dir` an aborted run goes on where it stopped.
 
     Args:
         dataset: at least one training photo; with no test photos the predictions are empty.
         detector: finds the keypoints.
-        cache_dir: where the training photos' keypoints are kept between runs; None keeps none.
+        cache_dir: where the training photos' keypoints are kept between runs, and the scores of the
+            test photos until the last one is matched; None keeps none.
         image_side: photos are resized to this longer side, in pixels.
         progress: show bars with photos per second on stderr.
         read_image: reads one file as (H, W, 3) uint8 RGB.
@@ -75,15 +80,65 @@ def evaluate_matching(
         for sample in tqdm(samples, desc=doing, unit="image", disable=not progress):
             yield read_image(sample.path)
 
-    classifier = KeypointClassifier(detector, image_side=image_side).fit(
+    classifier = _classifier(detector, image_side).fit(
         photos(dataset.train, "training keypoints"),
         [sample.label for sample in dataset.train],
         num_classes=len(dataset.classes),
         paths=[sample.path for sample in dataset.train],
         cache_dir=cache_dir,
     )
-    scores = [classifier.scores(image) for image in photos(dataset.test, "matching")]
-    return _rank(np.array(scores).reshape(-1, len(dataset.classes)))
+    scores = _score(classifier, dataset, cache_dir, progress, read_image)
+    return _rank(scores)
+
+
+def _classifier(detector: Detector, image_side: int) -> KeypointClassifier:
+    kind = DETECTORS.get(detector.name)
+    if kind is None:
+        return KeypointClassifier(detector, image_side=image_side)
+    return KeypointClassifier(
+        detector, image_side=image_side, ratio=kind.ratio, max_distance=kind.max_distance
+    )
+
+
+def _score(
+    classifier: KeypointClassifier,
+    dataset: ProductDataset,
+    cache_dir: Path | None,
+    progress: bool,
+    read_image: ReadImage,
+) -> NDArray[np.float64]:
+    """Return the (n, C) scores of the test photos."""
+    classes = len(dataset.classes)
+    finished = FinishedScores(cache_dir, classifier, dataset.train, classes) if cache_dir else None
+    chunks = [
+        dataset.test[start : start + _PHOTOS_A_FILE]
+        for start in range(0, len(dataset.test), _PHOTOS_A_FILE)
+    ]
+    scores = [np.zeros((0, classes))]
+    with tqdm(total=len(dataset.test), desc="matching", unit="image", disable=not progress) as bar:
+        for chunk in chunks:
+            rows = finished.load(chunk) if finished else None
+            if rows is None:
+                rows = _match(classifier, (read_image(sample.path) for sample in chunk), bar)
+                if finished:
+                    finished.save(chunk, rows)
+            else:
+                bar.update(len(chunk))
+            scores.append(rows)
+    if finished:
+        for chunk in chunks:
+            finished.discard(chunk)
+    return np.concatenate(scores)
+
+
+def _match(
+    classifier: KeypointClassifier, images: Iterator[NDArray[np.uint8]], bar: tqdm
+) -> NDArray[np.float64]:
+    scores = []
+    for row in classifier.scores_of(images):
+        scores.append(row)
+        bar.update()
+    return np.array(scores)
 
 
 def _rank(scores: NDArray[np.float64]) -> Predictions:

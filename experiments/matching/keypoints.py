@@ -1,10 +1,11 @@
-"""Local keypoints of one photo, and what a detector of them must offer."""
+"""Local keypoints of a photo, and what a detector of them must offer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import islice
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,36 @@ class Detector(Protocol):
         Raises:
             ValueError: `image` has another shape or dtype.
         """
+
+
+@runtime_checkable
+class BatchDetector(Detector, Protocol):
+    """A detector that takes several photos in less time than one after the other."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many photos it takes at a time."""
+
+    def detect_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Keypoints]:
+        """Return what `detect` finds in each of `images`, whose sizes may differ.
+
+        Raises:
+            ValueError: an image has another shape or dtype.
+        """
+
+
+def detect_all(detector: Detector, images: Iterable[NDArray[np.uint8]]) -> Iterator[Keypoints]:
+    """Yield the keypoints of each of `images`, (H, W, 3) uint8 RGB, in batches if it can be.
+
+    Raises:
+        ValueError: an image has another shape or dtype.
+    """
+    if not isinstance(detector, BatchDetector):
+        yield from map(detector.detect, images)
+        return
+    remaining = iter(images)
+    while batch := list(islice(remaining, detector.batch_size)):
+        yield from detector.detect_batch(batch)
 
 
 def check_image(image: NDArray[np.uint8]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -69,51 +70,66 @@ def stack_references(references: Sequence[Keypoints]) -> ReferenceStack:
     return ReferenceStack(descriptors, padding)
 
 
-def compare(query: Keypoints, stack: ReferenceStack, *, ratio: float = DEFAULT_RATIO) -> Comparison:
-    """Compare a query to every photo of the stack.
+def compare(
+    query: Keypoints,
+    stack: ReferenceStack,
+    *,
+    ratio: float = DEFAULT_RATIO,
+    max_distance: float = math.inf,
+) -> Comparison:
+    """Compare a query to every photo of the stack; see `match` for the settings.
 
     Raises:
-        ValueError: `ratio` is not in (0, 1], or the descriptors' lengths differ.
+        ValueError: `ratio` is not in (0, 1], `max_distance` is not positive, or the descriptors'
+            lengths differ.
     """
-    _check(query, stack, ratio)
+    _check(query, stack, ratio, max_distance)
     matches = np.zeros(len(stack), np.int64)
     similarity = np.full(len(stack), -1.0)
     if len(query) == 0:
         return Comparison(matches, similarity)
     for block, cosines in _similarity_blocks(query, stack):
-        found = _mutual_matches(cosines, ratio)
+        found = _mutual_matches(cosines, ratio, max_distance)
         matches[block] = np.bincount(found.photo, minlength=cosines.shape[1])
         similarity[block] = np.maximum(found.highest.mean(axis=0, dtype=np.float64), -1.0)
     return Comparison(matches, similarity)
 
 
 def match(
-    query: Keypoints, reference: Keypoints, *, ratio: float = DEFAULT_RATIO
+    query: Keypoints,
+    reference: Keypoints,
+    *,
+    ratio: float = DEFAULT_RATIO,
+    max_distance: float = math.inf,
 ) -> NDArray[np.int64]:
-    """Pair keypoints that are each other's nearest neighbour and pass the ratio test.
+    """Pair keypoints that are each other's nearest neighbour and pass the two tests.
 
     The ratio test (Lowe 2004) keeps a query keypoint only if its nearest reference descriptor is
     closer than `ratio` times the second nearest, in Euclidean distance. A reference with a single
-    keypoint has no second nearest and passes.
+    keypoint has no second nearest and passes. The distance test keeps only pairs nearer than
+    `max_distance`. One of the two usually suffices: the ratio is SIFT's, the distance SuperPoint's.
 
     Args:
         query: Kq keypoints.
         reference: Kr keypoints; Kq x Kr float32 similarities are held in memory.
-        ratio: in (0, 1]; lower is stricter.
+        ratio: in (0, 1]; lower is stricter, 1 turns down ties alone.
+        max_distance: Euclidean, between descriptors of unit norm (so at most 2); infinity lets
+            every pair pass.
 
     Returns:
         (M, 2) int64 pairs of indices (query, reference), by ascending query index; every keypoint
         occurs at most once.
 
     Raises:
-        ValueError: `ratio` is not in (0, 1], or the descriptors' lengths differ.
+        ValueError: `ratio` is not in (0, 1], `max_distance` is not positive, or the descriptors'
+            lengths differ.
     """
     stack = stack_references([reference])
-    _check(query, stack, ratio)
+    _check(query, stack, ratio, max_distance)
     if len(query) == 0:
         return np.zeros((0, 2), np.int64)
     (_, cosines), *_ = _similarity_blocks(query, stack)
-    found = _mutual_matches(cosines, ratio)
+    found = _mutual_matches(cosines, ratio, max_distance)
     return np.stack([found.query, found.reference], axis=1)
 
 
@@ -169,9 +185,11 @@ class _MutualMatches(NamedTuple):
     highest: NDArray[np.float32]
 
 
-def _check(query: Keypoints, stack: ReferenceStack, ratio: float) -> None:
+def _check(query: Keypoints, stack: ReferenceStack, ratio: float, max_distance: float) -> None:
     if not 0.0 < ratio <= 1.0:
         raise ValueError(f"ratio must be in (0, 1], got {ratio}")
+    if not max_distance > 0.0:
+        raise ValueError(f"max_distance must be positive, got {max_distance}")
     if query.descriptors.shape[1] != stack.descriptors.shape[2]:
         raise ValueError(
             f"descriptors differ in length: {query.descriptors.shape[1]} in the query, "
@@ -188,17 +206,21 @@ def _similarity_blocks(
     for start in range(0, photos, step):
         block = slice(start, start + step)
         cosines = query.descriptors @ stack.descriptors[block].reshape(-1, length).T
-        cosines += stack.padding[block].reshape(-1)
+        padding = stack.padding[block].reshape(-1)
+        if padding.any():  # mostly every photo has as many keypoints as are kept
+            cosines += padding
         yield block, cosines.reshape(len(query), -1, most)
 
 
-def _mutual_matches(cosines: NDArray[np.float32], ratio: float) -> _MutualMatches:
-    """Find mutual nearest neighbours that pass the ratio test in (Kq, B, K) cosines, Kq > 0."""
+def _mutual_matches(
+    cosines: NDArray[np.float32], ratio: float, max_distance: float
+) -> _MutualMatches:
+    """Find mutual nearest neighbours that pass the tests in (Kq, B, K) cosines, Kq > 0."""
     nearest = cosines.argmax(axis=2)
     highest = np.take_along_axis(cosines, nearest[..., None], axis=2)[..., 0]
     highest_for_reference = cosines.max(axis=0)
     mutual = highest == np.take_along_axis(highest_for_reference, nearest.T, axis=1).T
-    query, photo = np.nonzero(mutual)
+    query, photo = np.nonzero(mutual & _is_near(highest, max_distance))
     reference = nearest[query, photo]
 
     rivals = cosines[query, photo]
@@ -221,6 +243,11 @@ def _is_distinct(
     second_distance = np.maximum(1.0 - second, 0.0)
     distinct: NDArray[np.bool_] = best_distance < ratio**2 * second_distance
     return distinct
+
+
+def _is_near(best: NDArray[np.float32], max_distance: float) -> NDArray[np.bool_]:
+    near: NDArray[np.bool_] = 2.0 * np.maximum(1.0 - best, 0.0) < max_distance * max_distance
+    return near
 
 
 def _usac_params(reprojection_px: float) -> cv2.UsacParams:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
-import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from experiments.storage import CheckpointError, load_checkpoint
+from experiments.networks.weights import WeightsError as WeightsError
+from experiments.networks.weights import WeightsNotGivenError as WeightsNotGivenError
+from experiments.networks.weights import fetch_weights, load_strictly, read_weights
+from experiments.networks.weights import fingerprint as fingerprint
 from lca_fused.models import attach_lca
+
+logger = logging.getLogger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class WeightsError(ValueError):
-    """Pretrained weights are missing or of another network; the message says what to do."""
-
-
-class WeightsNotGivenError(WeightsError):
-    """The backbone's weights are the user's to give, and were not."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +40,15 @@ class Backbone:
         build: makes the untrained network whose state dict the weights are: a classifier, or
             a network that ends with its feature map.
         normalization: of its input.
-        weights_url: where torchvision keeps the weights; None when they must be given.
+        weights_url: where the weights are fetched from; None when they must be given.
+        licence: of the weights, where it is not as free as the code's; logged when they are used.
         hint: what to do when weights must be given and are not.
     """
 
     build: Callable[[], nn.Module]
     normalization: Normalization = Normalization()
     weights_url: str | None = None
+    licence: str = ""
     hint: str = ""
 
 
@@ -101,6 +99,11 @@ BACKBONES: dict[str, Backbone] = {
     "squeezenet1-0": _with_torchvision_weights("squeezenet1_0", "IMAGENET1K_V1"),
     "resnet50": _with_torchvision_weights("resnet50", "IMAGENET1K_V1"),
     "resnext101-32x8d": _with_torchvision_weights("resnext101_32x8d", "IMAGENET1K_V1"),
+    "resnext101-32x8d-wsl": Backbone(
+        _torchvision("resnext101_32x8d"),
+        weights_url="https://download.pytorch.org/models/ig_resnext101_32x8-c38310e5.pth",
+        licence="CC BY-NC 4.0, no commercial use (WSL-Images, Facebook)",
+    ),
 }
 """Backbones by the name `--backbone` takes."""
 
@@ -110,7 +113,7 @@ def load_feature_map(name: str, weights: Path | None) -> nn.Module:
 
     Args:
         name: key of `BACKBONES`.
-        weights: file of a state dict; None takes torchvision's, from its cache or its server.
+        weights: file of a state dict; None takes them from torch's cache or their server.
 
     Returns:
         Images (N, 3, S, S) -> map (N, C, H, W).
@@ -118,70 +121,29 @@ def load_feature_map(name: str, weights: Path | None) -> nn.Module:
     Raises:
         WeightsError: unknown backbone, a missing file, or weights of another network (the keys
             that do not fit are named).
+        WeightsNotGivenError: no file was given, and the weights cannot be fetched.
     """
     if name not in BACKBONES:
         raise WeightsError(f"backbone is {name!r}; expected one of {sorted(BACKBONES)}")
     backbone = BACKBONES[name]
+    state = _state_dict(name, backbone, weights)
     network = backbone.build()
-    _load_strictly(network, _read_weights(name, backbone, weights), name, weights)
+    load_strictly(network, state, name, source=str(weights or backbone.weights_url))
+    if backbone.licence:
+        _log_licence(name, backbone.licence)
     # attach_lca knows where the map of each family of networks ends.
     return attach_lca(network, num_classes=0).backbone
 
 
-def fingerprint(weights: Path | None) -> str:
-    """Return what identifies a weights file: the start of its sha256, or "torchvision"."""
-    if weights is None:
-        return "torchvision"
-    _check_exists(weights)
-    return hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
-
-
-def _read_weights(name: str, backbone: Backbone, weights: Path | None) -> dict[str, Tensor]:
+def _state_dict(name: str, backbone: Backbone, weights: Path | None) -> dict[str, Tensor]:
     if weights is not None:
-        _check_exists(weights)
-        try:
-            return load_checkpoint(weights)
-        except CheckpointError as error:
-            raise WeightsError(str(error)) from error
+        return read_weights(weights)
     if backbone.weights_url is None:
         raise WeightsNotGivenError(f"{name} needs --weights FILE: {backbone.hint}")
-    try:
-        return torch.hub.load_state_dict_from_url(
-            backbone.weights_url, map_location="cpu", weights_only=True, check_hash=True
-        )
-    except (OSError, RuntimeError) as error:  # no connection; not the hash in the file's name
-        raise WeightsError(
-            f"the weights of {name} could not be fetched from {backbone.weights_url} ({error}); "
-            "download that file elsewhere and give its path with --weights"
-        ) from error
+    return fetch_weights(name, backbone.weights_url)
 
 
-def _check_exists(weights: Path) -> None:
-    if not weights.is_file():
-        raise WeightsError(f"there is no weights file {weights}; give its path with --weights")
-
-
-def _load_strictly(
-    model: nn.Module, state: dict[str, Tensor], name: str, weights: Path | None
-) -> None:
-    expected = model.state_dict()
-    problems = {
-        "missing": [key for key in expected if key not in state],
-        "unexpected": [key for key in state if key not in expected],
-        "of another shape": [
-            f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
-            for key in expected
-            if key in state and state[key].shape != expected[key].shape
-        ],
-    }
-    described = [
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for kind, keys in problems.items()
-        if keys
-    ]
-    if described:
-        raise WeightsError(
-            f"{weights or 'the file'} does not hold weights of {name}: {'; '.join(described)}; "
-            "give the file that belongs to the backbone, or another --backbone"
-        )
-    model.load_state_dict(state)
+@cache
+def _log_licence(name: str, licence: str) -> None:
+    """Log it once, not for every cell."""
+    logger.info("the weights of %s are under %s", name, licence)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from lca_fused import LCA
+from reference.pooling import RMAC, GeM
 
 
 def global_average_pooling(_channels: int) -> nn.Module:
@@ -25,9 +26,25 @@ def global_average_pooling_fc(channels: int) -> nn.Module:
     )
 
 
+def generalized_mean(_channels: int) -> nn.Module:
+    """GeM, its exponent learnt with the rest. (N, C, H, W) -> (N, C)."""
+    return GeM()
+
+
+def regional_maxima(channels: int) -> nn.Module:
+    """R-MAC. (N, C, H, W) -> (N, C).
+
+    Its unit vectors are stretched to a root mean square of 1, near that of the other heads:
+    a linear classifier would learn far more slowly from the former at the same rate.
+    """
+    return RMAC(scale=channels**0.5)
+
+
 HEADS: dict[str, Callable[[int], nn.Module]] = {
     "gap": global_average_pooling,
     "gap-fc": global_average_pooling_fc,
+    "gem": generalized_mean,
+    "rmac": regional_maxima,
     "lca": LCA,
 }
 """Heads by name; each takes C and returns a module (N, C, H, W) -> (N, C)."""

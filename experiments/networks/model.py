@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from experiments.heads import HEADS
+from experiments.networks.heads import HEADS
 
 
 class ModelError(ValueError):
@@ -17,7 +17,7 @@ class ProductClassifier(nn.Module):
 
     Args:
         features: images (N, 3, S, S) -> map (N, C, H, W), pretrained.
-        head: key of `experiments.heads.HEADS`.
+        head: key of `experiments.networks.heads.HEADS`.
         num_classes: K.
         image_size: S, in pixels.
 

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision
 
-from experiments.backbones import fingerprint, load_feature_map
-from experiments.data.dataset import ProductDataset, Sample
-from experiments.device import Compute
-from experiments.matching import SiftDetector, evaluate_matching
-from experiments.methods import METHODS
-from experiments.model import ProductClassifier
-from experiments.photos import Photos
-from experiments.recipe import Recipe
-from experiments.storage import save_checkpoint, save_json
-from experiments.training import Trainer
+from experiments.data.dataset import ProductDataset
+from experiments.matching import Detector, evaluate_matching
+from experiments.matching.detectors import make_detector
+from experiments.networks.backbones import load_feature_map
+from experiments.networks.model import ProductClassifier
+from experiments.networks.weights import fingerprint
+from experiments.storage import CheckpointError, save_checkpoint, save_json
+from experiments.study.digests import dataset_digest, recipe_identity
+from experiments.study.methods import METHODS
+from experiments.training.device import Compute
+from experiments.training.photos import Photos
+from experiments.training.recipe import Recipe
+from experiments.training.step_cost import step_costs
+from experiments.training.trainer import Progress, Trainer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,10 +41,11 @@ class Cell:
 
     Attributes:
         dataset: photos and protocol.
-        method: key of `experiments.methods.METHODS`.
+        method: key of `experiments.study.methods.METHODS`.
         seed: of the head's initial weights, the order of photos and their augmentation.
-        backbone: key of `experiments.backbones.BACKBONES`.
-        weights: file of its pretrained weights, or None for torchvision's.
+        backbone: key of `experiments.networks.backbones.BACKBONES`; keypoint matching has none.
+        weights: file of the backbone's, or the keypoint detector's, pretrained weights; None for
+            those that are fetched.
         recipe: how it is finetuned.
         compute: device and precision.
     """
@@ -46,11 +58,23 @@ class Cell:
     recipe: Recipe
     compute: Compute
 
+    @property
+    def head(self) -> str | None:
+        """Key of `experiments.networks.heads.HEADS`, or None for keypoint matching."""
+        return METHODS[self.method].head
+
+    def detector(self) -> Detector:
+        """Return the keypoint detector; raises WeightsError where its weights are missing."""
+        name = METHODS[self.method].detector
+        if name is None:
+            raise ValueError(f"{self.method} matches no keypoints")
+        return _detector(name, self.weights, self.compute.device)
+
     def settings(self) -> dict[str, Any]:
         """Return everything the result depends on, as plain values."""
-        common = {"dataset": self.dataset.name, "photos": _digest(self.dataset)}
-        if METHODS[self.method].head is None:
-            return common | {"method": self.method, "detector": dict(SiftDetector().params)}
+        common = {"dataset": self.dataset.name, "photos": dataset_digest(self.dataset)}
+        if self.head is None:
+            return common | {"method": self.method, "detector": dict(self.detector().params)}
         return common | {
             "method": self.method,
             "seed": self.seed,
@@ -62,11 +86,12 @@ class Cell:
 
     def path(self, output: Path) -> Path:
         """Return the file its result is stored in, under `output`."""
-        text = json.dumps(self.settings(), sort_keys=True)
+        settings = self.settings()
+        if self.head is not None:
+            settings["recipe"] = recipe_identity(self.recipe)
+        text = json.dumps(settings, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        name = self.method
-        if METHODS[self.method].head is not None:
-            name += f"-seed{self.seed}"
+        name = self.method if self.head is None else f"{self.method}-seed{self.seed}"
         return output / "cells" / self.dataset.name / f"{name}-{digest}.json"
 
 
@@ -78,42 +103,71 @@ def run_cell(
     A cell that was interrupted goes on after its last finished epoch.
 
     Returns:
-        Plain values: accuracy (0..1), labels and top5 of the test photos, the settings, and for
-        trained methods the best epoch and the history.
+        Plain values: accuracy (0..1), labels, top5 and file names of the test photos, names of the
+        classes, the settings, seconds and versions, and for trained methods the best epoch, the
+        history, the training photos a second and the peak memory of a step in bytes.
+        Results stored by earlier versions lack some.
     """
     path = cell.path(output)
     if path.exists():
-        return json.loads(path.read_text())
+        return _stored(path)
     checkpoint = path.with_suffix(".checkpoint.pt")
     start = time.perf_counter()
-    if METHODS[cell.method].head is None:
+    if cell.head is None:
         result = _match(cell, output)
     else:
-        result = _finetune(cell, photos(), path, checkpoint, workers)
+        result = _finetune(cell, photos, path, checkpoint, workers)
     result |= {
         "settings": cell.settings(),
         "seconds": time.perf_counter() - start,
         "labels": [sample.label for sample in cell.dataset.test],
-        "versions": {"torch": torch.__version__},
+        "classes": list(cell.dataset.classes),
+        "images": _relative_paths(cell.dataset),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
     }
     save_json(result, path)
     checkpoint.unlink(missing_ok=True)
     return result
 
 
+def _stored(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is no stored result ({error}); delete it, it is then computed again"
+        ) from error
+
+
+def build_classifier(cell: Cell) -> ProductClassifier:
+    """Return the classifier of `cell`, pretrained backbone and head drawn from its seed."""
+    if cell.head is None:
+        raise ValueError(f"{cell.method} has no network to build")
+    features = load_feature_map(cell.backbone, cell.weights)
+    torch.manual_seed(cell.seed)
+    size = cell.recipe.image_size
+    return ProductClassifier(features, cell.head, len(cell.dataset.classes), size)
+
+
 def _match(cell: Cell, output: Path) -> dict[str, Any]:
-    predictions = evaluate_matching(cell.dataset, SiftDetector(), cache_dir=output / "keypoints")
+    predictions = evaluate_matching(cell.dataset, cell.detector(), cache_dir=output / "keypoints")
     labels = [sample.label for sample in cell.dataset.test]
     correct = sum(int(p == y) for p, y in zip(predictions.labels, labels, strict=True))
     return {"accuracy": correct / len(labels), "top5": predictions.top5.tolist()}
 
 
 def _finetune(
-    cell: Cell, photos: Photos, path: Path, checkpoint: Path, workers: int
+    cell: Cell, photos: Callable[[], Photos], path: Path, checkpoint: Path, workers: int
 ) -> dict[str, Any]:
     method = METHODS[cell.method]
+    model = build_classifier(cell)  # before the photos are decoded: its weights may be missing
+    train, validation, test = photos().train(cell.seed), photos().validation, photos().test
     trainer = Trainer(
-        build_classifier(cell),
+        model,
         method.loss(cell.recipe),
         cell.recipe,
         cell.compute,
@@ -122,8 +176,8 @@ def _finetune(
         workers=workers,
         title=f"{cell.dataset.name} {cell.method} seed {cell.seed}",
     )
-    progress = trainer.fit(photos.train(cell.seed), photos.validation)
-    score = trainer.score(photos.test)
+    progress = trainer.fit(train, validation)
+    score = trainer.score(test)
     save_checkpoint(
         {
             "model": trainer.model.state_dict(),
@@ -137,27 +191,39 @@ def _finetune(
         "top5": score.top5.tolist(),
         "best_epoch": progress.best_epoch,
         "history": progress.history,
+        "images_per_second": _images_per_second(progress, len(train)),
+        "peak_bytes": _peak_bytes(
+            cell.backbone, method.head or "", cell.recipe, cell.compute, len(cell.dataset.classes)
+        ),
     }
 
 
-def build_classifier(cell: Cell) -> ProductClassifier:
-    """Return the classifier of `cell`, pretrained backbone and head drawn from its seed."""
-    features = load_feature_map(cell.backbone, cell.weights)
-    torch.manual_seed(cell.seed)
-    head = METHODS[cell.method].head
-    if head is None:
-        raise ValueError(f"{cell.method} has no network to build")
-    size = cell.recipe.image_size
-    return ProductClassifier(features, head, len(cell.dataset.classes), size)
+def _images_per_second(progress: Progress, photos_an_epoch: int) -> float | None:
+    seconds = progress.train_seconds
+    return photos_an_epoch * progress.epoch / seconds if seconds else None
 
 
-def _digest(dataset: ProductDataset) -> str:
-    """Return a fingerprint of which photos are used for what; their folder does not matter."""
-    parts: list[str] = [*dataset.classes, str(dataset.train_repeats)]
-    for split in (dataset.train, dataset.validation, dataset.test):
-        parts += ["split", *map(_identity, split)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+@lru_cache(maxsize=8)
+def _peak_bytes(
+    backbone: str, head: str, recipe: Recipe, compute: Compute, classes: int
+) -> int | None:
+    """Return the peak memory of a training step, the same for every seed; None if it fails."""
+    try:
+        costs = step_costs(backbone, None, [head], recipe, compute, classes=classes, rounds=1)
+    except RuntimeError as error:  # no memory beside the trained model, whose result is worth more
+        logger.warning("peak memory of %s on %s was not measured: %s", head, backbone, error)
+        return None
+    return costs[head].peak_bytes
 
 
-def _identity(sample: Sample) -> str:
-    return f"{'/'.join(sample.path.parts[-3:])} {sample.path.stat().st_size} {sample.label}"
+def _relative_paths(dataset: ProductDataset) -> list[str]:
+    """Return the test photos' paths below the folder that all photos of the data set share."""
+    everything = [*dataset.train, *dataset.validation, *dataset.test]
+    root = os.path.commonpath([sample.path.absolute().parent for sample in everything])
+    return [sample.path.absolute().relative_to(root).as_posix() for sample in dataset.test]
+
+
+@lru_cache(maxsize=1)
+def _detector(name: str, weights: Path | None, device: torch.device) -> Detector:
+    """Build a detector once for all its cells: its settings alone need its weights read."""
+    return make_detector(name, weights=weights, device=device)

@@ -1,4 +1,4 @@
-"""The rows of the table, and what the paper reports for them."""
+"""What can be compared: how a product is recognised, a line a method."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from experiments.recipe import Recipe
+from experiments.training.recipe import Recipe
 from lca_fused import MaxEntropyLoss
-
-PAPER_DATASETS = ("GroZi-120", "CAPG-GP", "DM4VM")
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table.
+    """A way to recognise products; a row of the table is a method on a backbone.
+
+    Exactly one of `head` and `detector` is given.
 
     Attributes:
-        title: how the row is printed.
-        head: key of `experiments.heads.HEADS`, or None for keypoint matching.
+        title: how it is printed.
+        head: key of `experiments.networks.heads.HEADS`, for a finetuned network.
+        detector: key of `experiments.matching.detectors.DETECTORS`, for keypoint matching.
         max_entropy: whether the maximum-entropy loss joins the cross-entropy.
-        paper_row: the row of the paper's Table I it stands beside, or None.
-        paper_accuracy: that row's test accuracy in per cent on `PAPER_DATASETS`.
+        trick: what it adds to each of the methods in `against`, as the subject of a sentence.
+        against: the methods it is measured against.
     """
 
     title: str
-    head: str | None
+    head: str | None = None
+    detector: str | None = None
     max_entropy: bool = False
-    paper_row: str | None = None
-    paper_accuracy: tuple[float, float, float] | None = None
+    trick: str = ""
+    against: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.head is None) == (self.detector is None):
+            raise ValueError(f"{self.title}: expected a head or a detector, and not both")
 
     def loss(self, recipe: Recipe) -> nn.Module:
         """Return the training loss, (N, K) logits and (N,) class indices to a scalar."""
@@ -36,31 +42,30 @@ class Method:
 
 
 METHODS = {
-    "sift": Method(
-        "keypoint matching (SIFT)",
-        head=None,
-        paper_row="SuperPoint matching",
-        paper_accuracy=(44.8, 84.7, 96.16),
-    ),
+    "superpoint": Method("keypoint matching (SuperPoint)", detector="superpoint"),
+    "sift": Method("keypoint matching (SIFT)", detector="sift"),
     "gap": Method(
         "global average pooling",
         head="gap",
-        paper_row="ResNeXt-INet",
-        paper_accuracy=(58.66, 83.9, 99.3),
+        trick="finetuning a network",
+        against=("superpoint", "sift"),
     ),
-    "gap-fc": Method("global average pooling + FC + ReLU", head="gap-fc"),
-    "lca": Method(
-        "LCA", head="lca", paper_row="ResNeXt-WSL + LCA", paper_accuracy=(70.8, 90.4, 100.0)
+    "gap-fc": Method(
+        "global average pooling + FC + ReLU",
+        head="gap-fc",
+        trick="LCA's layer without its rectangles",
+        against=("gap",),
     ),
+    "gem": Method("GeM", head="gem", trick="GeM", against=("gap",)),
+    "rmac": Method("R-MAC", head="rmac", trick="R-MAC", against=("gap",)),
+    # Against gap the paper's claim; against gap-fc what of it is owed to the rectangles.
+    "lca": Method("LCA", head="lca", trick="LCA", against=("gap", "gap-fc")),
     "lca-me": Method(
         "LCA + maximum entropy",
         head="lca",
         max_entropy=True,
-        paper_row="ResNeXt-WSL + LCA + ME",
-        paper_accuracy=(72.3, 92.2, 100.0),
+        trick="the maximum-entropy loss",
+        against=("lca",),
     ),
 }
 """Methods by the name `--methods` takes."""
-
-PAPER_ROWS_WITHOUT_METHOD = {"ResNeXt-WSL": (60.4, 84.1, 100.0)}
-"""Rows of Table I that have no method here yet."""

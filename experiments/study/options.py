@@ -10,9 +10,11 @@ from pathlib import Path
 import tyro
 
 from experiments.data.augment import SMALL_PHOTOS
-from experiments.device import Precision
-from experiments.methods import METHODS
-from experiments.recipe import Recipe
+from experiments.study.paper import PAPER_BACKBONE, PAPER_DATASETS, PAPER_ROWS
+from experiments.training.device import Precision
+from experiments.training.recipe import Recipe
+
+DEFAULT_ROWS = ("sift", "gap", "gap-fc", "lca", "lca-me")
 
 
 def _default_data_root() -> Path | None:
@@ -27,21 +29,26 @@ class Study:
     datasets: tuple[str, ...]
     """Data sets to run on, by name; see experiments/data/catalog.py."""
     backbone: str
-    """Pretrained convnet, by name; see experiments/backbones.py."""
-    methods: tuple[str, ...] = tuple(METHODS)
-    """Rows of the table, by name; see experiments/methods.py."""
+    """Pretrained convnet, by name; see experiments/networks/backbones.py."""
+    methods: tuple[str, ...] = DEFAULT_ROWS
+    """Rows of the table: METHOD, or METHOD@BACKBONE for a backbone of its own; see
+    experiments/study/methods.py."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """A training run each; the table gives their mean and its 95 % interval."""
     data_root: Path | None = field(default_factory=_default_data_root)
     """Folder of the photos; default: the environment variable LCA_DATA_ROOT."""
-    weights: Path | None = None
-    """File of the backbone's pretrained weights; default: torchvision's own, if it has them."""
+    weights: tuple[str, ...] = ()
+    """FILE of the backbone's pretrained weights, or NAME=FILE for each backbone and detector;
+    default: fetched once, where they are public."""
     output: Path = Path("runs")
     """Folder of everything that is computed: finished cells, checkpoints, rendered photos."""
     report: Path | None = None
-    """Where the table goes, as REPORT.md and REPORT.json; default: OUTPUT/<preset>."""
+    """Where the table goes, as REPORT.md, REPORT.json and REPORT-ladder.png; default:
+    OUTPUT/<preset>."""
     stored_only: bool = False
     """Make the table from the cells that are stored; compute nothing."""
+    paper_table: bool = False
+    """Add the paper's Table I, and what it takes to run it."""
     skip_bad_images: bool = False
     """List unreadable photos and go on without them instead of stopping."""
     device: str = "auto"
@@ -61,6 +68,7 @@ PRESETS: dict[str, tuple[str, Study]] = {
             datasets=("embedded/multi-packshot", "embedded/one-shot", "embedded/store"),
             backbone="embedded",
             seeds=(0, 1),
+            paper_table=True,
             recipe=Recipe(
                 epochs=6,
                 image_size=112,
@@ -75,6 +83,15 @@ PRESETS: dict[str, tuple[str, Study]] = {
         Study(
             datasets=("grocery-store/many-shot", "grocery-store/one-shot"),
             backbone="mobilenet-v2",
+            methods=("sift", "gap", "gap-fc", "gem", "rmac", "lca", "lca-me"),
+        ),
+    ),
+    "paper": (
+        "The paper's Table I: its data sets and ResNeXt-101; needs --data-root.",
+        Study(
+            datasets=tuple(PAPER_DATASETS.values()),
+            backbone=PAPER_BACKBONE,
+            methods=PAPER_ROWS,
         ),
     ),
     "folder": (

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import asdict
-from functools import cache, cached_property
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
 
-from experiments.backbones import BACKBONES, WeightsError, WeightsNotGivenError
-from experiments.cells import Cell, run_cell
 from experiments.data.catalog import CATALOG, DataOptions, load_dataset
+from experiments.data.contact_sheet import save_contact_sheet
 from experiments.data.dataset import DataError, DataNotGivenError, ProductDataset
-from experiments.device import resolve_compute, share_cores
-from experiments.methods import METHODS
-from experiments.model import ModelError
-from experiments.photos import Photos
-from experiments.pretraining import pretrain_embedded_backbone
+from experiments.networks.backbones import (
+    BACKBONES,
+    Normalization,
+    WeightsError,
+    WeightsNotGivenError,
+)
+from experiments.networks.model import ModelError
 from experiments.storage import CheckpointError, save_json, save_text
-from experiments.study import Study
-from experiments.table import Entry, to_json, to_markdown
+from experiments.study.cells import Cell, run_cell
+from experiments.study.options import Study
+from experiments.study.rows import Row, parse_rows
+from experiments.study.weights_option import parse_weights
+from experiments.table.entry import Entry, NotRun, Run
+from experiments.table.json_report import to_json
+from experiments.table.markdown import to_markdown
+from experiments.table.paper_table import paper_table, weights_sources
+from experiments.table.plots import save_ladder
+from experiments.training.device import resolve_compute, share_cores
+from experiments.training.photos import Photos
+from experiments.training.pretraining import pretrain_embedded_backbone
 
 logger = logging.getLogger(__name__)
+
+_WAITING = NotRun("not yet", "its turn has not come")
+_NOT_STORED = NotRun("not stored", "not all of it is stored, and --stored-only computes nothing")
+
+PhotosFor = Callable[[Normalization], Photos]
 
 
 class Runner:
@@ -37,21 +53,23 @@ class Runner:
         failed: whether something that was given could not be used.
 
     Raises:
-        ValueError: an unknown method, data set, backbone or device.
+        ValueError: an unknown method, data set, backbone, device or name of weights.
     """
 
     def __init__(self, study: Study, report: Path) -> None:
-        _check_names("--methods", study.methods, METHODS)
         _check_names("--datasets", study.datasets, CATALOG)
         _check_names("--backbone", [study.backbone], BACKBONES)
         self.study = study
         self.report = report
         self.failed = False
+        self.rows = parse_rows(study.methods, study.backbone)
+        self._weights = parse_weights(study.weights, self.rows, study.backbone)
         self._compute = resolve_compute(study.device, study.precision)
         self._workers = share_cores(self._compute, study.workers)
+        self._classes: dict[str, tuple[str, ...]] = {}
         self._entries = {
-            (method, dataset): Entry(missing="not computed yet")
-            for method in study.methods
+            (row.name, dataset): Entry(not_run=_WAITING)
+            for row in self.rows
             for dataset in study.datasets
         }
 
@@ -61,37 +79,77 @@ class Runner:
             try:
                 dataset = load_dataset(name, self._data_options)
             except DataError as error:
-                for method in self.study.methods:
-                    self._give_up(method, name, error)
+                for row in self.rows:
+                    self._give_up(row, name, error)
                 continue
+            self._classes[name] = dataset.classes
             self._run_on(dataset, name)
-        return self._write_table()
+        text = self._write_table()
+        save_ladder(self._entries, self.rows, self.study.datasets, self._ladder_file)
+        return text
+
+    @property
+    def written(self) -> list[Path]:
+        """The table's files: Markdown, JSON and, once there is a result, the ladder's picture."""
+        files = [self.report.with_suffix(".md"), self.report.with_suffix(".json")]
+        return [file for file in (*files, self._ladder_file) if file.exists()]
 
     def _run_on(self, dataset: ProductDataset, name: str) -> None:
-        @cache
-        def photos() -> Photos:
-            normalization = BACKBONES[self.study.backbone].normalization
-            return Photos.load(dataset, self.study.recipe, normalization)
+        @lru_cache(maxsize=1)
+        def photos(normalization: Normalization) -> Photos:
+            loaded = Photos.load(dataset, self.study.recipe, normalization)
+            self._show(loaded, name, normalization)
+            return loaded
 
-        for method in self.study.methods:
-            trained = METHODS[method].head is not None
-            try:
-                for seed in self.study.seeds if trained else self.study.seeds[:1]:
-                    cell = Cell(
-                        dataset=dataset,
-                        method=method,
-                        seed=seed,
-                        backbone=self.study.backbone,
-                        weights=self._weights if trained else None,
-                        recipe=self.study.recipe,
-                        compute=self._compute,
-                    )
-                    if self.study.stored_only and not cell.path(self.study.output).exists():
-                        continue
-                    result = run_cell(cell, photos, self.study.output, self._workers)
-                    self._add(method, name, result["accuracy"])
-            except (DataError, WeightsError, ModelError, CheckpointError) as error:
-                self._give_up(method, name, error)
+        for row in self.rows:
+            self._run_row(row, dataset, name, photos)
+
+    def _show(self, photos: Photos, name: str, normalization: Normalization) -> None:
+        """Write what the networks are trained on, for the eye; beside the cells, as it is data."""
+        path = self.study.output / "augmented" / f"{name.replace('/', '-')}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mean, std = normalization.mean, normalization.std
+        save_contact_sheet(photos.augmented, path, rows=8, columns=8, mean=mean, std=std)
+
+    def _run_row(self, row: Row, dataset: ProductDataset, name: str, photos: PhotosFor) -> None:
+        if self.study.stored_only and not self._any_stored(row, dataset):
+            # Not even a cell's name is computed: it may take weights that are yet to be made.
+            self._leave_out(row, name, _NOT_STORED)
+            return
+        try:
+            for seed in self.study.seeds if row.backbone else self.study.seeds[:1]:
+                self._run_cell(row, name, self._cell(row, dataset, seed), photos)
+            self._finish(row, name)
+        except (DataError, WeightsError, ModelError, CheckpointError) as error:
+            self._give_up(row, name, error)
+
+    def _run_cell(self, row: Row, dataset: str, cell: Cell, photos: PhotosFor) -> None:
+        output = self.study.output
+        if self.study.stored_only and not cell.path(output).exists():
+            self._leave_out(row, dataset, _NOT_STORED)
+            return
+        normalization = BACKBONES[cell.backbone].normalization
+        result = run_cell(cell, lambda: photos(normalization), output, self._workers)
+        entry = self._entries[row.name, dataset]
+        runs = (*entry.runs, Run.of_cell(result))
+        self._entries[row.name, dataset] = replace(entry, runs=runs)
+        logger.info("%s, %s: %.1f %%", dataset, row.title, 100 * result["accuracy"])
+        self._write_table()
+
+    def _any_stored(self, row: Row, dataset: ProductDataset) -> bool:
+        folder = self.study.output / "cells" / dataset.name
+        return any(folder.glob(f"{row.method_name}-*.json"))
+
+    def _cell(self, row: Row, dataset: ProductDataset, seed: int) -> Cell:
+        return Cell(
+            dataset=dataset,
+            method=row.method_name,
+            seed=seed,
+            backbone=row.backbone or self.study.backbone,
+            weights=self._weights_of(row),
+            recipe=self.study.recipe,
+            compute=self._compute,
+        )
 
     @property
     def _data_options(self) -> DataOptions:
@@ -102,48 +160,68 @@ class Runner:
             skip_bad_images=self.study.skip_bad_images,
         )
 
+    def _weights_of(self, row: Row) -> Path | None:
+        given = self._weights.get(row.backbone or row.method.detector or "")
+        return self._pretrained if given is None and row.backbone == "embedded" else given
+
     @cached_property
-    def _weights(self) -> Path | None:
-        if self.study.backbone == "embedded" and self.study.weights is None:
-            return pretrain_embedded_backbone(
-                self.study.output, self._data_options, self._compute, self._workers
-            )
-        return self.study.weights
+    def _pretrained(self) -> Path:
+        return pretrain_embedded_backbone(
+            self.study.output, self._data_options, self._compute, self._workers
+        )
 
-    def _add(self, method: str, dataset: str, accuracy: float) -> None:
-        accuracies = self._entries[method, dataset].accuracies
-        self._entries[method, dataset] = Entry((*accuracies, accuracy))
-        logger.info("%s, %s: %.1f %%", dataset, METHODS[method].title, 100 * accuracy)
-        self._write_table()
+    def _finish(self, row: Row, dataset: str) -> None:
+        entry = self._entries[row.name, dataset]
+        if entry.not_run is _WAITING:
+            self._entries[row.name, dataset] = replace(entry, not_run=None)
 
-    def _give_up(self, method: str, dataset: str, error: Exception) -> None:
-        done = self._entries[method, dataset].accuracies
-        self._entries[method, dataset] = Entry(done, missing=str(error))
-        if not isinstance(error, DataNotGivenError | WeightsNotGivenError):
+    def _give_up(self, row: Row, dataset: str, error: Exception) -> None:
+        """Note why the rest of a row's cells on a data set cannot be computed."""
+        if isinstance(error, DataNotGivenError):
+            short = "no photos"
+        elif isinstance(error, WeightsNotGivenError):
+            short = "no weights"
+        else:
+            short = "error"
             self.failed = True
-            logger.error("error: %s on %s: %s", method, dataset, error)
+            logger.error("error: %s on %s: %s", row.name, dataset, error)
+        self._leave_out(row, dataset, NotRun(short, str(error)))
+
+    def _leave_out(self, row: Row, dataset: str, not_run: NotRun) -> None:
+        done = self._entries[row.name, dataset].runs
+        self._entries[row.name, dataset] = Entry(done, not_run)
         self._write_table()
+
+    @property
+    def _ladder_file(self) -> Path:
+        return self.report.with_name(f"{self.report.name}-ladder.png")
 
     def _write_table(self) -> str:
-        study, description = self.study, self._description()
-        table = to_markdown(self._entries, study.methods, study.datasets, description)
-        save_text(table, self.report.with_suffix(".md"))
-        save_json(
-            to_json(self._entries, study.methods, study.datasets, description),
-            self.report.with_suffix(".json"),
-        )
-        return table
+        datasets, description = self.study.datasets, self._description()
+        text = to_markdown(self._entries, self.rows, datasets, description)
+        if self.study.paper_table:
+            text += "\n" + paper_table()
+        save_text(text, self.report.with_suffix(".md"))
+        value = to_json(self._entries, self.rows, datasets, description, self._classes)
+        save_json(value, self.report.with_suffix(".json"))
+        return text
 
     def _description(self) -> dict[str, str]:
         recipe = {**asdict(self.study.recipe), **asdict(self.study.recipe.augmentation)}
         del recipe["augmentation"]
+        backbones = dict.fromkeys(row.backbone for row in self.rows if row.backbone)
         return {
-            "backbone": self.study.backbone,
+            "backbone": ", ".join(backbones) or "none",
             "seeds": ", ".join(map(str, self.study.seeds)) + " (keypoint matching has none)",
             "recipe": ", ".join(f"{name}={value}" for name, value in recipe.items()),
             "device": f"{self._compute.device.type}, {self._compute.precision}",
             "torch": torch.__version__,
-        }
+        } | self._weights_used()
+
+    def _weights_used(self) -> dict[str, str]:
+        """Return where each network's weights come from; of files their names alone."""
+        given = {f"weights of {name}": file.name for name, file in self._weights.items()}
+        return weights_sources(self.rows) | given
 
 
 def _check_names(option: str, given: Iterable[str], known: Iterable[str]) -> None:

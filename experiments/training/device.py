@@ -9,6 +9,8 @@ from typing import Literal
 
 import torch
 
+from experiments.training.distributed import processes_here
+
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -44,11 +46,33 @@ def resolve_compute(device: str = "auto", precision: Precision = "auto") -> Comp
             GPUs that only have that, and float32 elsewhere.
 
     Raises:
-        DeviceError: the device does not exist on this machine.
+        DeviceError: the device does not exist on this machine, or it names one GPU where
+            torchrun started several processes.
     """
     chosen = _resolve_device(device)
+    if chosen.index and processes_here() > 1:
+        raise DeviceError(
+            f"device is {device!r}, but torchrun started {processes_here()} processes here and "
+            "each takes the GPU of its own number; use --device cuda, and choose GPUs with the "
+            "environment variable CUDA_VISIBLE_DEVICES"
+        )
     dtype = _best_precision(chosen) if precision == "auto" else getattr(torch, precision)
     return Compute(chosen, dtype)
+
+
+def compute_of_process(compute: Compute, number: int) -> Compute:
+    """Return what the process of that number on its machine computes on: its own GPU, if any.
+
+    Args:
+        compute: of the first process.
+        number: of the process on its machine, from 0.
+
+    Raises:
+        DeviceError: this machine has fewer GPUs than processes.
+    """
+    if compute.device.type != "cuda":
+        return compute
+    return Compute(_resolve_device(f"cuda:{number}"), compute.precision)
 
 
 def share_cores(compute: Compute, workers: int | None = None) -> int:
@@ -59,10 +83,11 @@ def share_cores(compute: Compute, workers: int | None = None) -> int:
 
     Args:
         compute: where the model trains; a GPU leaves all cores to the workers.
-        workers: processes that augment photos; None for half the cores, 8 at most.
+        workers: processes that augment photos; None for half the cores, 8 at most. Where torchrun
+            started several processes here, each of them has its share of the cores.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = cores or 1
+    cores = max(1, (cores or 1) // processes_here())
     chosen = min(8, max(1, cores // 2)) if workers is None else workers
     if compute.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, cores - chosen))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from experiments.backbones import Normalization
 from experiments.data.augment import evaluation_transform, training_transform
 from experiments.data.dataset import ProductDataset
 from experiments.data.torch_dataset import PhotoDataset
-from experiments.recipe import Recipe
+from experiments.networks.backbones import Normalization
+from experiments.training.recipe import Recipe
 
 # Photos are kept larger than the network's input: a training crop may enlarge a part of them.
-_CACHE_SCALE = 1.5
+CACHE_SCALE = 1.5
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Photos:
         size, scaling = recipe.image_size, (normalization.mean, normalization.std)
         augment = training_transform(size, recipe.augmentation, *scaling)
         plain = evaluation_transform(size, *scaling, center_crop=recipe.augmentation.center_crop)
-        side = math.ceil(_CACHE_SCALE * size)
+        side = math.ceil(CACHE_SCALE * size)
         return cls(
             PhotoDataset(dataset.train, augment, repeats=dataset.train_repeats, cache_side=side),
             PhotoDataset(dataset.validation, plain, cache_side=side)

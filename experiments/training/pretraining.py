@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from experiments.backbones import BACKBONES, small_resnet
 from experiments.data.augment import SMALL_PHOTOS
 from experiments.data.catalog import DataOptions
 from experiments.data.embedded import load_scenario
-from experiments.device import Compute
-from experiments.model import ProductClassifier
-from experiments.photos import Photos
-from experiments.recipe import Recipe
+from experiments.networks.backbones import BACKBONES, small_resnet
+from experiments.networks.model import ProductClassifier
 from experiments.storage import save_checkpoint
-from experiments.training import Trainer
+from experiments.study.digests import recipe_identity
+from experiments.training.device import Compute
+from experiments.training.distributed import ALONE
+from experiments.training.photos import Photos
+from experiments.training.recipe import Recipe
+from experiments.training.trainer import Trainer
 
 PRETRAINING = Recipe(
     epochs=8,
@@ -42,7 +43,7 @@ def pretrain_embedded_backbone(
     It learns to tell products apart that none of the embedded scenarios holds. An interrupted
     run goes on after its last finished epoch.
     """
-    settings = {"recipe": asdict(PRETRAINING), "precision": str(compute.precision)}
+    settings = {"recipe": recipe_identity(PRETRAINING), "precision": str(compute.precision)}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     path = output / f"embedded-backbone-{digest}.pt"
     if path.exists():
@@ -60,6 +61,7 @@ def pretrain_embedded_backbone(
         checkpoint=path.with_suffix(".checkpoint.pt"),
         workers=workers,
         title="pretraining the embedded backbone",
+        team=ALONE,  # so small that others would not help, and its BatchNorm learns
     )
     trainer.fit(photos.train(0), photos.validation)
     save_checkpoint(trainer.model.features.state_dict(), path)

@@ -14,7 +14,12 @@ class Recipe:
     epochs: int = 12
     """Passes over the training photos (each drawn the data set's `train_repeats` times)."""
     batch_size: int = 16
-    """Photos a step."""
+    """Photos a step, of all processes and accumulated parts together."""
+    accumulate: int = 1
+    """Parts a step's photos are computed in, one after the other: less memory, the same step
+    (but for BatchNorm, where it learns: its statistics are those of a part)."""
+    balanced: bool = False
+    """Draw all classes equally often; an epoch has as many photos as without."""
     backbone_lr: float = 0.005
     """Peak learning rate of the pretrained backbone."""
     head_lr: float = 0.02
@@ -30,6 +35,9 @@ class Recipe:
     ema_decay: float = 0.0
     """Decay a step of the moving average of the weights that is evaluated; 0 evaluates the
     weights themselves."""
+    patience: int = 0
+    """Stop after this many epochs in a row without a better validation accuracy (a tie counts as
+    better, as where the best epoch is chosen); 0 never."""
     freeze_batch_norm: bool = True
     """Keep the backbone's BatchNorm statistics: few photos would spoil them."""
     gamma: float = 0.6
@@ -44,6 +52,13 @@ class Recipe:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"recipe.{name} is {getattr(self, name)}; expected more than 0")
+        if not 1 <= self.accumulate <= self.batch_size:
+            raise ValueError(
+                f"recipe.accumulate is {self.accumulate}; expected 1 to recipe.batch_size "
+                f"({self.batch_size}): a part needs a photo"
+            )
+        if self.patience < 0:
+            raise ValueError(f"recipe.patience is {self.patience}; expected 0 (never) or more")
         for name in ("momentum", "warmup", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(

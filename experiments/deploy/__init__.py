@@ -1,0 +1,1 @@
+"""Models at work: reading photos, writing predictions, exporting."""

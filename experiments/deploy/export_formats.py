@@ -1,0 +1,92 @@
+"""The formats a classifier can be written in, and how each is read again to be tried."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from experiments.networks.checkpoint import LoadedClassifier
+
+Classify = Callable[[Tensor], Tensor]
+"""Images (N, 3, S, S) -> logits (N, K), float32 on the CPU."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        file: its name in the folder of an export.
+        write: to a path.
+        read: what `write` wrote, as something that classifies.
+    """
+
+    file: str
+    write: Callable[[LoadedClassifier, Path], None]
+    read: Callable[[LoadedClassifier, Path], Classify]
+
+
+def _write_onnx(classifier: LoadedClassifier, path: Path) -> None:
+    # Here, as nobody who wants another format needs onnx.
+    from experiments.deploy.onnx_export import export_onnx
+
+    export_onnx(classifier.model, classifier.recipe.image_size, path)
+
+
+def _read_onnx(_: LoadedClassifier, path: Path) -> Classify:
+    from experiments.deploy.onnx_export import OnnxClassifier
+
+    return OnnxClassifier(path)
+
+
+def _write_torch_export(classifier: LoadedClassifier, path: Path) -> None:
+    size = classifier.recipe.image_size
+    program = torch.export.export(
+        classifier.model,
+        (torch.zeros(2, 3, size, size),),
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )
+    torch.export.save(program, path)
+
+
+def _read_torch_export(_: LoadedClassifier, path: Path) -> Classify:
+    module = torch.export.load(path).module()
+
+    def classify(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return module(images)
+
+    return classify
+
+
+def _write_safetensors(classifier: LoadedClassifier, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {key: value.contiguous() for key, value in classifier.model.state_dict().items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _read_safetensors(classifier: LoadedClassifier, path: Path) -> Classify:
+    from safetensors.torch import load_file
+
+    model = copy.deepcopy(classifier.model)
+    model.load_state_dict(load_file(path))
+
+    def classify(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return model(images)
+
+    return classify
+
+
+FORMATS = {
+    "onnx": Format("model.onnx", _write_onnx, _read_onnx),
+    "torch-export": Format("model.pt2", _write_torch_export, _read_torch_export),
+    "safetensors": Format("model.safetensors", _write_safetensors, _read_safetensors),
+}
+"""Formats by the name `--formats` takes."""

@@ -1,0 +1,98 @@
+"""What a program must know to use exported files: classes, preprocessing, versions, checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from experiments.data.augment import resized_side
+from experiments.deploy.inference import stored_side
+from experiments.networks.checkpoint import LoadedClassifier
+
+_PACKAGES = (
+    "lca-fused",
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "safetensors",
+)
+
+
+def describe(
+    classifier: LoadedClassifier,
+    files: Mapping[str, Path],
+    agreements: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return the description of exported files as plain values.
+
+    Args:
+        classifier: that was exported.
+        files: by format.
+        agreements: by format, how close each is to the model.
+    """
+    return {
+        "classes": list(classifier.classes),
+        "input": {
+            "name": "images",
+            "dtype": "float32",
+            "layout": "NCHW",
+            "shape": ["batch", 3, classifier.recipe.image_size, classifier.recipe.image_size],
+        },
+        "output": {"name": "logits", "shape": ["batch", len(classifier.classes)]},
+        "preprocessing": preprocessing(classifier),
+        "model": dict(classifier.settings),
+        "files": {
+            name: {
+                "file": path.name,
+                "bytes": path.stat().st_size,
+                "sha256": sha256(path),
+                "agreement": dict(agreements[name]),
+            }
+            for name, path in files.items()
+        },
+        "versions": _versions(),
+    }
+
+
+def preprocessing(classifier: LoadedClassifier) -> dict[str, Any]:
+    """Return what a photo goes through, step by step, before it is the network's input."""
+    size = classifier.recipe.image_size
+    return {
+        "color": "RGB, upright as its EXIF orientation says, transparency on white",
+        "shrink_shorter_side_to_at_most": stored_side(size),
+        "resize_shorter_side": resized_side(size, classifier.recipe.augmentation.center_crop),
+        "interpolation": "bilinear",
+        "antialias": True,
+        "center_crop": size,
+        "scale": 1 / 255,
+        "mean": list(classifier.normalization.mean),
+        "std": list(classifier.normalization.std),
+    }
+
+
+def sha256(path: Path) -> str:
+    """Return the checksum of a file as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the packages that are installed."""
+    installed = {name: version for name in _PACKAGES if (version := _version(name)) is not None}
+    return {"python": platform.python_version()} | installed
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,164 @@
+"""Photos of unknown quality on their way into a network: each a tensor, or a reason why not."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from experiments.data.augment import evaluation_transform
+from experiments.data.dataset import Sample
+from experiments.data.images import ImageError, find_images, image_size
+from experiments.data.torch_dataset import PhotoDataset
+from experiments.networks.backbones import Normalization
+from experiments.training.photos import CACHE_SCALE
+from experiments.training.recipe import Recipe
+
+MEGAPIXEL = 1_000_000
+_LONGEST = 50  # times the shorter side; enlarged to the network's size a strip fills the memory
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some photos, in the order they were given.
+
+    Attributes:
+        paths: of all of them.
+        images: those that could be read, (n, 3, S, S) float32, normalised.
+        unreadable: the others, and what is wrong with each.
+    """
+
+    paths: tuple[Path, ...]
+    images: Tensor
+    unreadable: dict[Path, str]
+
+    @property
+    def readable(self) -> list[Path]:
+        """Paths of `images`."""
+        return [path for path in self.paths if path not in self.unreadable]
+
+
+class PhotoReader(Dataset[tuple[Path, Tensor | str]]):
+    """Photos as the network is scored on: the transform of the test photos, and nothing else.
+
+    Args:
+        paths: the photos.
+        recipe: that the network was finetuned with.
+        normalization: of its backbone.
+        max_pixels: a photo with more is refused before it is decoded; decoding takes about 12
+            bytes a pixel, 19 with transparency.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        recipe: Recipe,
+        normalization: Normalization,
+        max_pixels: int,
+    ) -> None:
+        self.paths = tuple(paths)
+        self.max_pixels = max_pixels
+        size = recipe.image_size
+        transform = evaluation_transform(
+            size,
+            normalization.mean,
+            normalization.std,
+            center_crop=recipe.augmentation.center_crop,
+        )
+        self._photos = PhotoDataset(
+            [Sample(path, label=0) for path in self.paths],
+            transform,
+            cache_side=stored_side(size),
+            cache_bytes=0,
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Path, Tensor | str]:
+        """Return a photo's path and its tensor (3, S, S), or what is wrong with it."""
+        path = self.paths[index]
+        problem = _problem(path)
+        if problem is not None:
+            return path, problem
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                self._check_size(path)
+                image, _ = self._photos[index]
+        except ImageError as error:
+            return path, error.reason
+        return path, image
+
+    def batches(self, batch_size: int, workers: int) -> Iterator[Batch]:
+        """Yield all photos in order, decoded by `workers` processes (0: by this one)."""
+        return iter(
+            DataLoader(self, batch_size=batch_size, num_workers=workers, collate_fn=_collate)
+        )
+
+    def _check_size(self, path: Path) -> None:
+        width, height = image_size(path)
+        given = f"{width} x {height} pixels"
+        if width * height > self.max_pixels:
+            reason = (
+                f"too large: {given}, more than {self.max_pixels / MEGAPIXEL:g} megapixels; scale "
+                "it down, or allow more where there is memory for it"
+            )
+        elif max(width, height) > _LONGEST * min(width, height):
+            reason = f"too narrow: {given}, one side over {_LONGEST} times the other; crop it"
+        else:
+            return
+        raise ImageError(f"{path}: {reason}", reason)
+
+
+def stored_side(image_size: int) -> int:
+    """Shorter side in pixels that larger photos are shrunk to before anything else.
+
+    Training keeps its photos decoded in that size, and the test photos with them.
+    """
+    return math.ceil(CACHE_SCALE * image_size)
+
+
+def find_photos(arguments: Iterable[Path]) -> list[Path]:
+    """Return the photos that files and folders name, each once, in order.
+
+    A folder gives the photos below it; one without any is returned itself, as is anything else
+    that is not there or not a photo: reading it says what is wrong.
+    """
+    found = [photo for path in arguments for photo in _below(path)]
+    unique: dict[str, Path] = {}
+    for path in found:
+        unique.setdefault(os.path.abspath(path), path)
+    return list(unique.values())
+
+
+def _below(path: Path) -> list[Path]:
+    return (find_images(path) or [path]) if path.is_dir() else [path]
+
+
+def _problem(path: Path) -> str | None:
+    """Return what is wrong with a path that is no file, or None."""
+    if path.is_dir():
+        return "a folder without photos"
+    if path.is_symlink() and not path.exists():
+        return f"a broken link: it points to {os.readlink(path)}, which is not there"
+    if path.exists() and not path.is_file():
+        return "not a file: a pipe or a device"
+    return None
+
+
+def _collate(items: list[tuple[Path, Tensor | str]]) -> Batch:
+    images = [image for _, image in items if isinstance(image, Tensor)]
+    return Batch(
+        paths=tuple(path for path, _ in items),
+        images=torch.stack(images) if images else torch.empty(0, 3, 1, 1),
+        unreadable={path: reason for path, reason in items if isinstance(reason, str)},
+    )

@@ -1,0 +1,146 @@
+"""Finetune a classifier on your own photos, and write a report on it.
+
+    python experiments/finetune.py PHOTOS --output runs/mine
+    python experiments/finetune.py --embedded          # generated products, nothing to download
+
+PHOTOS holds a folder of photos a product, or train/ and test/ (and validation/) with such folders.
+What was computed is kept: run again, an interrupted training goes on after its last epoch, and a
+finished one only writes its report. Exit status: 0 when the classifier is there, 1 when photos or
+weights cannot be used, 2 when the command line cannot, 130 when it was interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from experiments.data.catalog import DataOptions
+from experiments.data.dataset import DataError
+from experiments.data.embedded import write_scenario
+from experiments.finetuning.options import Finetuning, parse_finetuning
+from experiments.finetuning.outcome import Finetuned
+from experiments.finetuning.photos import PhotoCounts, load_own_photos
+from experiments.networks.backbones import BACKBONES, WeightsError
+from experiments.networks.model import ModelError
+from experiments.report.stored import FACTS_FILE
+from experiments.storage import CheckpointError, save_json
+from experiments.study.cells import Cell, run_cell
+from experiments.training.device import Compute, resolve_compute, share_cores
+from experiments.training.distributed import led_by_first_process
+from experiments.training.photos import Photos
+from experiments.training.pretraining import pretrain_embedded_backbone
+
+logger = logging.getLogger(__name__)
+
+_EMBEDDED_SCENARIO = "store"
+
+
+@led_by_first_process
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Finetune as `arguments` (default: the command line) say."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        options = parse_finetuning(arguments)
+        compute = resolve_compute(options.device, options.precision)
+    except ValueError as error:
+        logger.error("error: %s", error)
+        return 2
+    try:
+        finetuned = finetune(options, compute)
+    except (DataError, WeightsError, ModelError, CheckpointError) as error:
+        logger.error("error: %s", error)
+        return 1
+    except KeyboardInterrupt:
+        logger.error("interrupted: the same command goes on after the last finished epoch")
+        return 130
+    save_json(finetuned.facts(arguments), options.output / FACTS_FILE)
+    print(finetuned.in_words())
+    _write_report(options.output)
+    return 0
+
+
+def finetune(options: Finetuning, compute: Compute) -> Finetuned:
+    """Train and test a classifier, or read what an earlier run stored.
+
+    Raises:
+        DataError: the photos cannot be used.
+        WeightsError: the pretrained weights cannot be had, or belong to another network.
+        ModelError: backbone, head and image size do not fit, or training diverged.
+        CheckpointError: the checkpoint of an interrupted run cannot be read.
+    """
+    workers = share_cores(compute, options.workers)
+    folder = _photos_folder(options)
+    dataset = load_own_photos(
+        folder,
+        validation_fraction=options.validation_fraction,
+        test_fraction=options.test_fraction,
+        seed=options.split_seed,
+        skip_bad_images=options.skip_bad_images,
+    )
+    counts = PhotoCounts.of(dataset)
+    recipe = replace(options.recipe, balanced=options.balanced(counts.imbalance))
+    notes = _notes(counts, balanced=recipe.balanced)
+    logger.info("%s", "\n".join(notes))
+    cell = Cell(
+        dataset=dataset,
+        method=options.method,
+        seed=options.seed,
+        backbone=options.backbone,
+        weights=_weights(options, compute, workers),
+        recipe=recipe,
+        compute=compute,
+    )
+
+    def photos() -> Photos:
+        return Photos.load(dataset, recipe, BACKBONES[cell.backbone].normalization)
+
+    result = run_cell(cell, photos, options.output, workers)
+    return Finetuned(options, folder, counts, cell, result, tuple(notes))
+
+
+def _photos_folder(options: Finetuning) -> Path:
+    if options.photos is not None:
+        return options.photos
+    size = options.recipe.image_size
+    return write_scenario(_EMBEDDED_SCENARIO, options.output / "embedded", image_size=size)
+
+
+def _notes(counts: PhotoCounts, *, balanced: bool) -> list[str]:
+    fewest, most = counts.range_of_train
+    each = f"{fewest} to {most} a class" if fewest < most else f"{most} a class"
+    drawn = "every class is drawn equally often" if balanced else "photos are drawn as they are"
+    notes = [f"{counts.train} training photos of {len(counts.by_class)} classes, {each}: {drawn}."]
+    untested = [name for name, (_, _, test) in counts.by_class.items() if not test]
+    if untested:
+        notes.append(
+            f"{len(untested)} classes have no test photo, so the test says nothing about them: "
+            f"{', '.join(untested)}."
+        )
+    if not counts.validation:
+        notes.append("No photos are held out for validation, so the last epoch is kept.")
+    return notes
+
+
+def _weights(options: Finetuning, compute: Compute, workers: int) -> Path | None:
+    if options.weights is not None or options.backbone != "embedded":
+        return options.weights
+    cache, size = options.output / "embedded", options.recipe.image_size
+    data = DataOptions(root=None, cache=cache, image_size=size)
+    return pretrain_embedded_backbone(options.output, data, compute, workers)
+
+
+def _write_report(output: Path) -> None:
+    try:
+        from experiments.report.html import write_report
+    except ImportError as error:
+        logger.error("no report: %s; install what it needs and run this command again", error)
+        return
+    print(f"report: {write_report(output)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

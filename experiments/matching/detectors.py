@@ -1,0 +1,77 @@
+"""The keypoint detectors by name, and how the keypoints of each are matched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from experiments.matching.keypoints import Detector
+from experiments.matching.matcher import DEFAULT_RATIO
+from experiments.matching.sift import SiftDetector
+from experiments.matching.superpoint import SuperPointDetector
+
+_SUPERPOINT_DISTANCE = 0.7  # what Magic Leap's demo matches with
+
+
+@dataclass(frozen=True)
+class DetectorKind:
+    """A detector of `DETECTORS`.
+
+    Attributes:
+        make: builds it from its weights (None where it has none) and a device.
+        ratio: of the ratio test between its descriptors, see `matcher.match`.
+        max_distance: of the distance test between them.
+    """
+
+    make: Callable[[Path | None, torch.device | str], Detector]
+    ratio: float = DEFAULT_RATIO
+    max_distance: float = math.inf
+
+
+def _sift(weights: Path | None, device: torch.device | str) -> Detector:
+    del weights, device  # it has none, and runs on the CPU
+    return SiftDetector()
+
+
+def _superpoint(weights: Path | None, device: torch.device | str) -> Detector:
+    return SuperPointDetector(weights, device=device)
+
+
+DETECTORS = {
+    "sift": DetectorKind(_sift),
+    "superpoint": DetectorKind(_superpoint, ratio=1.0, max_distance=_SUPERPOINT_DISTANCE),
+}
+"""Detectors by their name."""
+
+
+def make_detector(
+    name: str, weights: Path | None = None, device: torch.device | str = "cpu"
+) -> Detector:
+    """Return the detector `name`.
+
+    Args:
+        name: key of `DETECTORS`.
+        weights: of its network; None for a detector without one.
+        device: where its network runs.
+
+    Raises:
+        ValueError: there is no such detector.
+        WeightsNotGivenError: it needs weights and got none; the message says what to fetch.
+        WeightsError: the weights given are not there.
+    """
+    return kind_of(name).make(weights, device)
+
+
+def kind_of(name: str) -> DetectorKind:
+    """Return the line of `DETECTORS` for the detector `name`.
+
+    Raises:
+        ValueError: there is no such detector.
+    """
+    if name not in DETECTORS:
+        raise ValueError(f"detector is {name!r}; expected one of {', '.join(DETECTORS)}")
+    return DETECTORS[name]

@@ -1,0 +1,1 @@
+"""Pretrained backbones, pooling heads and the classifiers made of them."""

@@ -1,0 +1,184 @@
+"""Pretrained weights: from a file that was given, from torch's cache, or fetched once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from functools import lru_cache
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor, nn
+
+from experiments.storage import CheckpointError, load_checkpoint
+
+# Without an answer for this long a server counts as unreachable.
+_TIMEOUT_SECONDS = 10.0
+
+# What could not be fetched in this process and why, by host or URL: a study has many cells, and
+# each would wait for the same silence.
+_failed: dict[str, str] = {}
+
+
+class WeightsError(ValueError):
+    """Pretrained weights are missing or of another network; the message says what to do."""
+
+
+class WeightsNotGivenError(WeightsError):
+    """The weights are the user's to give, and were not; or they could not be fetched."""
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Read a state dict that was given as a file; runs no code from it.
+
+    Raises:
+        WeightsError: there is no such file, or it is no state dict.
+    """
+    _check_exists(file)
+    try:
+        state = load_checkpoint(file)
+    except CheckpointError as error:
+        raise WeightsError(str(error)) from error
+    if not isinstance(state, dict):
+        raise WeightsError(
+            f"{file} holds a {type(state).__name__}; expected a state dict, as "
+            "torch.save(network.state_dict(), FILE) writes it"
+        )
+    return state
+
+
+def fetch_weights(name: str, url: str) -> dict[str, Tensor]:
+    """Read a state dict from torch's cache, fetched into it from `url` if it is not there.
+
+    The file's sha256 must begin with the digits in its name, as in "resnet50-0676ba61.pth". A host
+    that cannot be reached is asked once in the life of this process.
+
+    Args:
+        name: of the network, for messages and for `--weights NAME=FILE`.
+        url: of the file.
+
+    Raises:
+        WeightsNotGivenError: the file could not be fetched.
+        WeightsError: the file in the cache cannot be read.
+    """
+    file = cached_file(url)
+    if not file.exists():
+        _fetch(name, url, file)
+    try:
+        return load_checkpoint(file)
+    except CheckpointError as error:
+        raise WeightsError(
+            f"{file}, fetched from {url}, cannot be read; delete it, it is then fetched again"
+        ) from error
+
+
+def cached_file(url: str) -> Path:
+    """Return where torch keeps the file of `url`, fetched or not."""
+    return Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
+
+
+def fingerprint(weights: Path | None) -> str:
+    """Return what identifies a weights file: the start of its sha256, or "torchvision"."""
+    if weights is None:
+        return "torchvision"
+    _check_exists(weights)
+    status = weights.stat()
+    return _digest(weights, status.st_mtime_ns, status.st_size)
+
+
+def load_strictly(model: nn.Module, state: dict[str, Tensor], name: str, source: str) -> None:
+    """Load `state` into `model`; every parameter must be there, in its shape, and no other.
+
+    BatchNorm's `num_batches_tracked` may be missing: older files have none, and nothing here
+    depends on it.
+
+    Args:
+        model: takes the weights.
+        state: its state dict.
+        name: of the network, for the message.
+        source: of the state dict, for the message.
+
+    Raises:
+        WeightsError: the keys that do not fit are named.
+    """
+    expected = model.state_dict()
+    counters = {key: expected[key] for key in expected if key.endswith("num_batches_tracked")}
+    state = counters | state
+    problems = {
+        "missing": [key for key in expected if key not in state],
+        "unexpected": [key for key in state if key not in expected],
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
+            for key in expected
+            if key in state and state[key].shape != expected[key].shape
+        ],
+    }
+    described = [
+        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for kind, keys in problems.items()
+        if keys
+    ]
+    if described:
+        raise WeightsError(
+            f"{source} does not hold weights of {name}: {'; '.join(described)}; "
+            "give the file that belongs to the backbone, or another --backbone"
+        )
+    model.load_state_dict(state)
+
+
+def _check_exists(weights: Path) -> None:
+    if not weights.is_file():
+        raise WeightsError(f"there is no weights file {weights}; give its path with --weights")
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, _modified: int, _size: int) -> str:
+    """Return the start of a file's sha256; a file that is changed has another key here."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _fetch(name: str, url: str, file: Path) -> None:
+    host = urlsplit(url).netloc
+    reason = _failed.get(host) or _failed.get(url)
+    if reason is None:
+        reason = _try_to_fetch(url, host, file)
+    if reason is not None:
+        raise WeightsNotGivenError(
+            f"the weights of {name} could not be fetched from {url} ({reason}); download that "
+            f"file elsewhere and give its path with --weights {name}=FILE"
+        )
+
+
+def _try_to_fetch(url: str, host: str, file: Path) -> str | None:
+    """Download `url` to `file`; return why that failed, or None."""
+    digits = re.search(r"-([0-9a-f]{8,})\.", file.name)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # torch.hub prints what it does; standard output is for the table.
+        with _socket_timeout(_TIMEOUT_SECONDS), redirect_stdout(sys.stderr):
+            torch.hub.download_url_to_file(url, str(file), digits and digits.group(1))
+    except HTTPError as error:  # the host is there; only this file is not
+        _failed[url] = str(error)
+    except (OSError, HTTPException) as error:
+        _failed[host] = str(error)
+    except RuntimeError as error:  # not the hash in the file's name
+        _failed[url] = str(error)
+    return _failed.get(host) or _failed.get(url)
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """Give sockets opened inside a time limit: torch.hub sets none."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,234 @@
+"""Say which products photos show.
+
+    python experiments/predict.py runs/cells/.../lca-seed0-*.model.pt photos/ shelf.jpg
+    python experiments/predict.py MODEL photos/ --format jsonl --output predictions.jsonl
+    python experiments/predict.py MODEL photos/ --explain pictures/
+
+Photos go through what the model's test photos went through. Every row is written as soon as it is
+computed; photos that cannot be read are rows with an error. Exit status: 0 when every photo was
+read, 1 when some could not be, 2 when the command line or the model cannot be used, 130 when
+interrupted.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, TextIO
+
+import torch
+import tyro
+from torch import Tensor
+from tqdm import tqdm
+
+from experiments.deploy.inference import MEGAPIXEL, PhotoReader, find_photos
+from experiments.deploy.prediction_rows import CsvWriter, JsonLinesWriter, Prediction, RowWriter
+from experiments.networks.checkpoint import LoadedClassifier, load_classifier
+from experiments.training.device import Compute, Precision, resolve_compute, share_cores
+
+logger = logging.getLogger(__name__)
+
+
+class OptionsError(ValueError):
+    """The command line cannot be used; the message says what to change."""
+
+
+class Pictures(Protocol):
+    """Where pictures of explained photos go."""
+
+    def save(self, paths: Sequence[Path], images: Tensor) -> None:
+        """Explain photos: (n, 3, S, S), normalised, on the model's device."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to predict, with which model, and where the rows go."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Stored model, <output>/cells/.../*.model.pt."""
+    photos: tyro.conf.Positional[tuple[Path, ...]]
+    """Photos, and folders that are searched for photos to any depth; each photo counts once."""
+    top_k: int = 5
+    """Classes a photo, the likeliest first."""
+    format: Literal["csv", "jsonl"] = "csv"
+    """csv: columns file, class_1, probability_1, ... error; jsonl: a JSON object a line."""
+    output: Path | None = None
+    """File of the rows, which must not be there yet; default: standard output."""
+    batch_size: int = 32
+    """Photos that go through the network at once."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Precision = "auto"
+    """Of matrix products; auto: bfloat16 or float16 where the device has it in hardware."""
+    explain: Path | None = None
+    """Folder for a picture a photo: its heat map and top local concepts; for LCA models."""
+    workers: int | None = None
+    """Processes that decode photos; default: half the cores, 8 at most; 0: none."""
+    max_megapixels: float = 100.0
+    """Larger photos are refused; a worker needs 12 to 19 MB of memory a megapixel."""
+
+    def __post_init__(self) -> None:
+        if not self.photos:
+            raise OptionsError("no photos were given; name at least one photo or folder")
+        for name, least in (("top_k", 1), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                option = f"--{name.replace('_', '-')}"
+                raise OptionsError(f"{option} is {getattr(self, name)}; expected at least {least}")
+        if self.workers is not None and self.workers < 0:
+            raise OptionsError(f"--workers is {self.workers}; expected 0 or more")
+        if not self.max_megapixels > 0:
+            raise OptionsError(f"--max-megapixels is {self.max_megapixels}; expected more than 0")
+
+
+class Predictor:
+    """A classifier on its device.
+
+    Args:
+        classifier: moved to the device.
+        compute: device and precision.
+        top_k: classes a photo; all of them where there are fewer.
+    """
+
+    def __init__(self, classifier: LoadedClassifier, compute: Compute, top_k: int) -> None:
+        self.classes = classifier.classes
+        self.compute = compute
+        self.top_k = min(top_k, len(classifier.classes))
+        self._model = classifier.model.to(compute.device).to(memory_format=torch.channels_last)
+
+    def predict(self, paths: Sequence[Path], images: Tensor) -> list[Prediction]:
+        """Return a prediction a photo.
+
+        Args:
+            paths: of n photos.
+            images: (n, 3, S, S), normalised, on the device.
+        """
+        if not paths:
+            return []
+        with torch.inference_mode(), self.compute.autocast():
+            logits = self._model(images)
+        probabilities, ranked = logits.double().softmax(dim=1).topk(self.top_k)
+        return [
+            self._prediction(path, classes, p)
+            for path, classes, p in zip(paths, ranked.tolist(), probabilities.tolist(), strict=True)
+        ]
+
+    def _prediction(
+        self, path: Path, classes: Sequence[int], probabilities: Sequence[float]
+    ) -> Prediction:
+        if not all(map(math.isfinite, probabilities)):
+            return Prediction(
+                path, error="the network's output is not finite; try --precision float32"
+            )
+        names = [self.classes[index] for index in classes]
+        return Prediction(path, top=tuple(zip(names, probabilities, strict=True)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Predict what `arguments` (default: the command line) ask for; return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # to standard error
+    options = tyro.cli(Options, args=arguments, prog="predict.py")
+    with ExitStack() as stack:
+        try:
+            classifier = load_classifier(options.checkpoint)
+            compute = resolve_compute(options.device, options.precision)
+            pictures = _pictures(classifier, options.explain)
+            rows = stack.enter_context(_rows(options, classifier))
+        except (ValueError, OSError, ImportError) as error:
+            logger.error("error: %s", error)
+            return 2
+        try:
+            return _predict_all(options, classifier, compute, rows, pictures)
+        except KeyboardInterrupt:
+            logger.error("interrupted; the rows written so far are kept")
+            return 130
+
+
+def _predict_all(
+    options: Options,
+    classifier: LoadedClassifier,
+    compute: Compute,
+    rows: RowWriter,
+    pictures: Pictures | None,
+) -> int:
+    photos = find_photos(options.photos)
+    predictor = Predictor(classifier, compute, options.top_k)
+    max_pixels = round(options.max_megapixels * MEGAPIXEL)
+    reader = PhotoReader(photos, classifier.recipe, classifier.normalization, max_pixels)
+    # Starting processes takes longer than a batch of photos.
+    few = len(photos) <= options.batch_size and options.workers is None
+    workers = share_cores(compute, 0 if few else options.workers)
+    failed, start = 0, time.perf_counter()
+    with tqdm(total=len(photos), unit="img", desc="predicting") as bar:
+        for batch in reader.batches(options.batch_size, workers):
+            images = batch.images.to(compute.device, memory_format=torch.channels_last)
+            predictions = predictor.predict(batch.readable, images)
+            errors = [Prediction(path, error=reason) for path, reason in batch.unreadable.items()]
+            rows.write(_in_order(batch.paths, predictions + errors))
+            failed += _report(predictions + errors)
+            if pictures is not None:
+                good = [index for index, row in enumerate(predictions) if row.error is None]
+                pictures.save([predictions[index].path for index in good], images[good])
+            bar.update(len(batch.paths))
+    rate = len(photos) / (time.perf_counter() - start)
+    logger.info("%d photos, %d of them without a prediction, %.1f img/s", len(photos), failed, rate)
+    return 1 if failed else 0
+
+
+def _in_order(paths: Sequence[Path], predictions: Sequence[Prediction]) -> list[Prediction]:
+    by_path = {prediction.path: prediction for prediction in predictions}
+    return [by_path[path] for path in paths]
+
+
+def _report(predictions: Sequence[Prediction]) -> int:
+    """Log the photos without a prediction; return how many there are."""
+    failed = [prediction for prediction in predictions if prediction.error is not None]
+    for prediction in failed:
+        tqdm.write(f"{prediction.path}: {prediction.error}", file=sys.stderr)
+    return len(failed)
+
+
+def _pictures(classifier: LoadedClassifier, folder: Path | None) -> Pictures | None:
+    if folder is None:
+        return None
+    # Here, as nothing else needs matplotlib.
+    from experiments.deploy.explanation_images import ExplanationImages
+
+    return ExplanationImages(classifier, folder)
+
+
+@contextmanager
+def _rows(options: Options, classifier: LoadedClassifier) -> Iterator[RowWriter]:
+    """Open what the rows are written to."""
+    k = min(options.top_k, len(classifier.classes))
+    with _opened(options.output) as file:
+        yield CsvWriter(file, k) if options.format == "csv" else JsonLinesWriter(file)
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[TextIO]:
+    """Open a new file, or standard output; names of photos may hold any bytes."""
+    if path is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace", newline="")
+        yield sys.stdout
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = path.open("x", encoding="utf-8", errors="backslashreplace", newline="")
+    except FileExistsError as error:
+        raise OptionsError(
+            f"--output {path} is there already and is not overwritten; remove it or name another"
+        ) from error
+    with file:
+        yield file
+
+
+if __name__ == "__main__":
+    sys.exit(main())

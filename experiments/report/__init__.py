@@ -1,0 +1,1 @@
+"""The report: one self-contained HTML file about a finished run, made from what the run stored."""

@@ -1,0 +1,55 @@
+"""Write the report of a finished run.
+
+python -m experiments.report RUN_DIR
+python -m experiments.report RUN_DIR --data-root DIR   # with photos and explanations
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from experiments.report.html import write_report
+from experiments.report.stored import RunError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write RUN_DIR/report.html, one self-contained file about a finished run."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    """The output folder of run_all.py or finetune.py."""
+    data_root: Path | None = None
+    """Folder of the photos, as the run was given it; default: the environment variable
+    LCA_DATA_ROOT. A run of finetune.py has it stored. Without the photos none are shown."""
+    output: Path | None = None
+    """File to write; default: RUN_DIR/report.html."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report that `arguments` (default: the command line) ask for."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = tyro.cli(
+        Options,
+        args=None if arguments is None else list(arguments),
+        prog="python -m experiments.report",
+    )
+    root = options.data_root or os.environ.get("LCA_DATA_ROOT")
+    try:
+        path = write_report(options.run_dir, Path(root) if root else None, options.output)
+    except RunError as error:
+        logging.error("error: %s", error)
+        return 2
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Which classes are taken for which: accuracy a class, confused pairs, the confusion matrix."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.table.significance import wilson_interval
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How well one class is recognised.
+
+    Attributes:
+        label: of the class.
+        right: test photos of it that are recognised.
+        total: test photos of it, at least 1.
+        mistaken_for: (class index, photos) it was taken for instead, most often first.
+    """
+
+    label: int
+    right: int
+    total: int
+    mistaken_for: tuple[tuple[int, int], ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Per cent."""
+        return 100 * self.right / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy, per cent."""
+        low, high = wilson_interval(self.right, self.total)
+        return 100 * low, 100 * high
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """Two classes that are taken for each other.
+
+    Attributes:
+        labels: the class that is mistaken more often, and the other.
+        mistakes: positions of the test photos of each that were taken for the other.
+    """
+
+    labels: tuple[int, int]
+    mistakes: tuple[tuple[int, ...], tuple[int, ...]]
+
+    @property
+    def count(self) -> int:
+        """Mistakes in both directions."""
+        return len(self.mistakes[0]) + len(self.mistakes[1])
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The confusion matrix of some classes.
+
+    Attributes:
+        labels: the classes shown, by rising index.
+        counts: counts[i][j] photos of labels[i] taken for labels[j].
+        others: photos of labels[i] taken for a class that is not shown.
+        complete: whether all classes that were tested or predicted are shown.
+    """
+
+    labels: tuple[int, ...]
+    counts: tuple[tuple[int, ...], ...]
+    others: tuple[int, ...]
+    complete: bool
+
+
+def class_scores(labels: Sequence[int], predicted: Sequence[int]) -> list[ClassScore]:
+    """Return a score for each class with test photos, the least recognised first."""
+    taken: dict[int, Counter[int]] = defaultdict(Counter)
+    for label, prediction in zip(labels, predicted, strict=True):
+        taken[label][prediction] += 1
+    scores = [
+        ClassScore(
+            label,
+            right=predictions[label],
+            total=predictions.total(),
+            mistaken_for=tuple(
+                (other, count) for other, count in predictions.most_common() if other != label
+            ),
+        )
+        for label, predictions in taken.items()
+    ]
+    return sorted(scores, key=lambda score: (score.accuracy, -score.total, score.label))
+
+
+def confused_pairs(
+    labels: Sequence[int], predicted: Sequence[int], most: int
+) -> list[ConfusedPair]:
+    """Return the pairs of classes that are taken for each other, the most mistakes first."""
+    mistakes: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for position, (label, prediction) in enumerate(zip(labels, predicted, strict=True)):
+        if label != prediction:
+            mistakes[label, prediction].append(position)
+    pairs = []
+    for low, high in sorted({(min(key), max(key)) for key in mistakes}):
+        there, back = mistakes.get((low, high), []), mistakes.get((high, low), [])
+        if len(back) > len(there):
+            low, high, there, back = high, low, back, there
+        pairs.append(ConfusedPair((low, high), (tuple(there), tuple(back))))
+    return sorted(pairs, key=lambda pair: (-pair.count, pair.labels))[:most]
+
+
+def confusion_matrix(labels: Sequence[int], predicted: Sequence[int], most: int) -> Matrix:
+    """Return the confusion matrix, of the `most` most confused classes where there are more.
+
+    A class is the more confused the more of its photos are taken for others, and the more photos
+    of others for it.
+    """
+    counts = Counter(zip(labels, predicted, strict=True))
+    known = set(labels) | set(predicted)
+    confused: Counter[int] = Counter()
+    for (label, prediction), count in counts.items():
+        if label != prediction:
+            confused[label] += count
+            confused[prediction] += count
+    ranked = sorted(known, key=lambda label: (-confused[label], label))
+    shown = tuple(sorted(ranked[:most]))
+    rows = tuple(tuple(counts[row, column] for column in shown) for row in shown)
+    totals = Counter(labels)
+    return Matrix(
+        labels=shown,
+        counts=rows,
+        others=tuple(totals[label] - sum(row) for label, row in zip(shown, rows, strict=True)),
+        complete=len(shown) == len(known),
+    )

@@ -1,0 +1,132 @@
+"""Finding a cell's photos again, and making pictures small enough to put into the report."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from experiments.data.catalog import CATALOG, DataOptions
+from experiments.data.dataset import DataError, ProductDataset, Sample
+from experiments.data.folder import load_folder
+from experiments.data.images import ImageError, read_image
+from experiments.report.stored import StoredCell, StoredRun
+
+_SIDE = 150  # px; shown at most as large
+WEBP_QUALITY = 80
+"""Of all pictures; 100 is the best."""
+
+
+class PhotosNotFoundError(ValueError):
+    """The photos of a cell are not to be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class CellPhotos:
+    """The photos a cell was trained and tested on.
+
+    Attributes:
+        classes: names of the products.
+        train: photos that were trained on.
+        validation: photos the best epoch was chosen on.
+        test: path of every test photo, in the order of the cell's labels.
+    """
+
+    classes: tuple[str, ...]
+    train: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+    test: tuple[Path, ...]
+
+
+def find_photos(cell: StoredCell, run: StoredRun, data_root: Path | None) -> CellPhotos:
+    """Find the photos of `cell` again.
+
+    Args:
+        cell: whose.
+        run: that it belongs to; generated photos and the facts of a finetuning are there.
+        data_root: folder of the photos, as the run was given it; None where it was not given.
+
+    Raises:
+        PhotosNotFoundError: the folder is missing, or does not hold what was tested.
+    """
+    try:
+        dataset = _load(cell, run, data_root)
+    except DataError as error:
+        raise PhotosNotFoundError(str(error)) from error
+    return CellPhotos(dataset.classes, dataset.train, dataset.validation, _test(cell, dataset))
+
+
+def _load(cell: StoredCell, run: StoredRun, data_root: Path | None) -> ProductDataset:
+    if run.facts is not None and run.facts["dataset"] == cell.dataset:
+        return load_finetuned(run.facts, data_root)
+    name = cell.dataset if cell.dataset in CATALOG else cell.dataset.partition("/")[0]
+    if name not in CATALOG:
+        raise PhotosNotFoundError(f"no data set {cell.dataset} is known here")
+    cache = run.folder / "embedded"
+    if name.startswith("embedded/"):
+        if not (run.folder / name).is_dir():
+            raise PhotosNotFoundError(
+                f"{run.folder / name} is gone; run the study again and they are generated anew"
+            )
+    elif data_root is None:
+        raise PhotosNotFoundError("give their folder with --data-root or LCA_DATA_ROOT")
+    size = cell.settings.get("recipe", {}).get("image_size", 112)
+    return CATALOG[name].load(DataOptions(root=data_root, cache=cache, image_size=size))
+
+
+def load_finetuned(facts: Mapping[str, Any], data_root: Path | None = None) -> ProductDataset:
+    """Load the photos of a finetuning, split as `facts` say; from `data_root` if they moved."""
+    stored = Path(facts["photos"])
+    return load_folder(
+        stored if stored.is_dir() or data_root is None else data_root,
+        validation_fraction=facts["validation_fraction"],
+        test_fraction=facts["test_fraction"],
+        seed=facts["split_seed"],
+    )
+
+
+def _test(cell: StoredCell, dataset: ProductDataset) -> tuple[Path, ...]:
+    samples = dataset.test if cell.images is None else _named(cell.images, dataset.test)
+    if tuple(sample.label for sample in samples) != cell.labels:
+        raise PhotosNotFoundError(
+            f"the {len(dataset.test)} test photos found are not the {len(cell.labels)} that were "
+            "tested: photos were added, moved or removed since"
+        )
+    return tuple(sample.path for sample in samples)
+
+
+def _named(images: Sequence[str], samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Return the sample that each path below the data set's folder names."""
+    found = []
+    by_end: dict[int, dict[tuple[str, ...], Sample]] = {}
+    for image in images:
+        parts = Path(image).parts
+        ends = by_end.setdefault(
+            len(parts), {sample.path.parts[-len(parts) :]: sample for sample in samples}
+        )
+        if parts not in ends:
+            raise PhotosNotFoundError(f"the test photo {image} is not among those found")
+        found.append(ends[parts])
+    return tuple(found)
+
+
+def thumbnail(path: Path) -> str | None:
+    """Return a small copy of a photo as a data URI; None if it cannot be read."""
+    try:
+        image = read_image(path)
+    except ImageError:
+        return None
+    image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=WEBP_QUALITY)
+    return webp_uri(file.getvalue())
+
+
+def webp_uri(content: bytes) -> str:
+    """Return the content of a WebP file as a data URI."""
+    return "data:image/webp;base64," + base64.b64encode(content).decode()

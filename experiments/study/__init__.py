@@ -1,0 +1,1 @@
+"""What is run: methods, rows and their cells, computed once and stored."""

@@ -1,0 +1,55 @@
+"""What `--weights` says: a file, or NAME=FILE for several networks in one study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.matching.detectors import DETECTORS
+from experiments.networks.backbones import BACKBONES
+from experiments.study.rows import Row
+
+
+def parse_weights(given: Sequence[str], rows: Sequence[Row], backbone: str) -> dict[str, Path]:
+    """Return the weights files by the backbone or detector they are for.
+
+    Args:
+        given: FILE or NAME=FILE each.
+        rows: of the study; a FILE without a name is for their one backbone.
+        backbone: what such a FILE is for where no row has a backbone.
+
+    Raises:
+        ValueError: an unknown name, a name given twice, or a FILE without a name where the study
+            has several backbones.
+    """
+    files: dict[str, Path] = {}
+    for text in given:
+        name, file = _split(text)
+        name = name or _only_backbone(text, rows, backbone)
+        if name in files:
+            raise ValueError(f"--weights holds two files for {name}; keep one of them")
+        files[name] = Path(file)
+    return files
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Return (name, file); the name is empty where there is none."""
+    name, separator, file = text.partition("=")
+    if not separator or Path(text).exists():
+        return "", text
+    if name not in BACKBONES and name not in DETECTORS:
+        raise ValueError(
+            f"--weights holds {text}: there is no file of this name, and no network {name!r}; "
+            f"expected NAME=FILE with one of {', '.join([*BACKBONES, *DETECTORS])}"
+        )
+    return name, file
+
+
+def _only_backbone(text: str, rows: Sequence[Row], backbone: str) -> str:
+    names = sorted({row.backbone for row in rows if row.backbone}) or [backbone]
+    if len(names) > 1:
+        raise ValueError(
+            f"--weights holds {text}, but this study has the backbones {', '.join(names)}; "
+            "say which one the file is for: " + " or ".join(f"{name}={text}" for name in names)
+        )
+    return names[0]

@@ -1,0 +1,1 @@
+"""What is shown: accuracy, intervals and tests, as Markdown, JSON and charts."""

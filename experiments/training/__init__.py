@@ -1,0 +1,1 @@
+"""Finetuning: the recipe, its steps, several processes, and what a step costs."""

@@ -1,0 +1,48 @@
+"""SGD with momentum and its learning rates, as a recipe gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from experiments.networks.model import ProductClassifier
+from experiments.training.recipe import Recipe
+
+
+def make_optimizer(model: ProductClassifier, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return SGD with the backbone's and the head's own rates; biases are not decayed."""
+    groups = [
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for module, rate in (
+            (model.features, recipe.backbone_lr),
+            (nn.ModuleList([model.head, model.classifier]), recipe.head_lr),
+        )
+        for parameters, decay in _split_by_decay(module, recipe.weight_decay)
+    ]
+    return torch.optim.SGD(groups, momentum=recipe.momentum)
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> OneCycleLR:
+    """Return the warm-up and cosine decay over `steps` optimiser steps."""
+    return OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=steps,
+        pct_start=recipe.warmup,
+        cycle_momentum=False,
+        anneal_strategy="cos",
+    )
+
+
+def _split_by_decay(module: nn.Module, decay: float) -> Iterator[tuple[list[nn.Parameter], float]]:
+    """Yield the matrices and kernels with `decay`, then biases and normalisation with none."""
+    parameters = list(module.parameters())
+    for chosen, its_decay in (
+        ([p for p in parameters if p.dim() > 1], decay),
+        ([p for p in parameters if p.dim() <= 1], 0.0),
+    ):
+        if chosen:
+            yield chosen, its_decay

@@ -1,0 +1,50 @@
+"""How well a model does on some photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from experiments.training.device import Compute
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model does on some photos.
+
+    Attributes:
+        accuracy: share of photos whose likeliest class is right, 0..1.
+        loss: mean negative log-likelihood, nats.
+        top5: (photos, up to 5) classes by falling probability, int64.
+    """
+
+    accuracy: float
+    loss: float
+    top5: Tensor
+
+
+def score(model: nn.Module, batches: DataLoader[Any], compute: Compute) -> Score:
+    """Score a model, on the device already, on batches of images and labels."""
+    model.eval()
+    correct, loss, count, top5 = 0, 0.0, 0, []
+    with torch.inference_mode():
+        for batch, batch_labels in batches:
+            images, labels = to_device(batch, batch_labels, compute.device)
+            with compute.autocast():
+                logits = model(images)
+            log_p = logits.float().log_softmax(dim=1)
+            correct += int((log_p.argmax(dim=1) == labels).sum())
+            loss += float(nn.functional.nll_loss(log_p, labels, reduction="sum"))
+            count += len(labels)
+            top5.append(log_p.topk(min(5, log_p.shape[1])).indices.cpu())
+    return Score(correct / count, loss / count, torch.cat(top5))
+
+
+def to_device(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return both on `device`, the images in channels-last order."""
+    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    return images, labels.to(device, non_blocking=True)

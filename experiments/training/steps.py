@@ -1,0 +1,180 @@
+"""Training steps: the part of training that every process has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from experiments.networks.model import ModelError, ProductClassifier
+from experiments.training.batches import Batches, Part
+from experiments.training.device import Compute
+from experiments.training.distributed import ALONE, Team
+from experiments.training.optimization import make_optimizer, make_scheduler
+from experiments.training.order import epoch_seed
+from experiments.training.recipe import Recipe
+from experiments.training.scoring import to_device
+
+
+class Stepper:
+    """Takes the steps of SGD, this process's share of them where there are more.
+
+    A step's gradient is that of the mean loss over all its photos, whatever parts and processes
+    compute it.
+
+    Args:
+        model: on the CPU; moved to the device here.
+        loss: (N, K) logits and (N,) class indices to their mean loss, a scalar.
+        recipe: the hyper-parameters.
+        compute: device and precision.
+        steps: of the whole run; the learning rate follows them.
+        team: the processes that share the steps.
+
+    Attributes:
+        evaluated: the model to score: the moving average of the weights, or the model itself.
+
+    Raises:
+        ModelError: BatchNorm would learn from several processes' photos, on the CPU.
+    """
+
+    def __init__(
+        self,
+        model: ProductClassifier,
+        loss: nn.Module,
+        recipe: Recipe,
+        compute: Compute,
+        *,
+        steps: int,
+        team: Team = ALONE,
+    ) -> None:
+        if team.size > 1 and not recipe.freeze_batch_norm:
+            model = _with_common_statistics(model, compute)
+        self.model = model.to(compute.device).to(memory_format=torch.channels_last)
+        self.loss = loss.to(compute.device)
+        self.recipe = recipe
+        self.compute = compute
+        self.team = team
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.scheduler = make_scheduler(self.optimizer, recipe, steps)
+        self.scaler = torch.amp.GradScaler(
+            compute.device.type, enabled=compute.precision == torch.float16
+        )
+        self.average = (
+            AveragedModel(
+                self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True
+            )
+            if recipe.ema_decay
+            else None
+        )
+        self._network: nn.Module = self.model
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model to score: the moving average of the weights, or the model itself."""
+        return self.model if self.average is None else self.average.module
+
+    def join(self) -> None:
+        """Add up gradients with the other processes from now on; all of them call it together."""
+        if self.team.size == 1:
+            return
+        device = self.compute.device
+        with self.team.in_step():
+            self._network = DistributedDataParallel(
+                self.model, device_ids=[device] if device.type == "cuda" else None
+            )
+
+    def epoch(
+        self, batches: Batches, epoch: int, seed: int, done: Callable[[int], Any] = lambda _: None
+    ) -> float:
+        """Train on all photos once; return their mean loss, over all processes.
+
+        Args:
+            batches: this process's share of the photos.
+            epoch: from 0.
+            seed: of what the network itself draws (dropout).
+            done: called with the number of photos after every step.
+        """
+        self.start_training()
+        torch.manual_seed(epoch_seed(seed, epoch))
+        total, count = torch.zeros((), device=self.compute.device), 0
+        for part, images, labels in batches.epoch(epoch):
+            total += self.backward(images, labels, part) * part.photos
+            count += part.photos
+            if part.last:
+                self.update()
+                done(part.step_photos)
+        return self.team.mean(total, count)
+
+    def start_training(self) -> None:
+        """Put the model in training mode, with BatchNorm as the recipe has it."""
+        self.model.train()
+        if self.recipe.freeze_batch_norm:
+            self.model.freeze_batch_norm()
+
+    def backward(self, images: Tensor, labels: Tensor, part: Part) -> Tensor:
+        """Add a part's share of the step's gradient; return the part's mean loss, a scalar.
+
+        Args:
+            images: (n, 3, S, S) float32.
+            labels: (n,) int64.
+            part: which part of which step they are.
+        """
+        images, labels = to_device(images, labels, self.compute.device)
+        # The team takes the mean over processes; the step wants the mean over its photos.
+        share = part.photos * self.team.size / part.step_photos
+        with self._gradients_travel(part.last):
+            with self.compute.autocast():
+                logits = self._network(images)
+            loss: Tensor = self.loss(logits.float(), labels)
+            self.scaler.scale(loss * share).backward()
+        return loss.detach()
+
+    def update(self) -> None:
+        """Move the weights along the gradient that the parts added up to."""
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that later steps depend on, as tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def _gradients_travel(self, now: bool) -> AbstractContextManager[Any]:
+        if isinstance(self._network, DistributedDataParallel) and not now:
+            return self._network.no_sync()
+        return nullcontext()
+
+
+def _with_common_statistics(model: ProductClassifier, compute: Compute) -> ProductClassifier:
+    if compute.device.type != "cuda":
+        raise ModelError(
+            "recipe.freeze_batch_norm is off, and torch shares BatchNorm's statistics between "
+            f"processes on GPUs only, not on {compute.device.type}; train with one process, or "
+            "leave --recipe.freeze-batch-norm on"
+        )
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)

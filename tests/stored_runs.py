@@ -1,0 +1,109 @@
+"""Run folders as a study leaves them, without the hours of training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.networks.backbones import small_resnet
+from experiments.networks.model import ProductClassifier
+from experiments.storage import save_checkpoint
+from experiments.training.recipe import Recipe
+from tests.products import COLOURS
+
+CLASSES = tuple(sorted(COLOURS))
+TEST_PHOTOS = 4  # of each class, as write_photos writes them
+SIZE = 32
+
+
+def settings(method: str, seed: int = 0, dataset: str = "folder/photos", **recipe: Any) -> dict:
+    """Settings of a cell, as `Cell.settings` gives them."""
+    full = {**asdict(Recipe(image_size=SIZE)), **recipe}
+    return {
+        "dataset": dataset,
+        "photos": "0123456789abcdef",
+        "method": method,
+        "seed": seed,
+        "backbone": "embedded",
+        "weights": "fedcba9876543210",
+        "recipe": full,
+        "precision": "float32",
+    }
+
+
+def result(labels: list[int], predicted: list[int], cell_settings: dict, **more: Any) -> dict:
+    """A cell's stored result."""
+    right = sum(p == y for p, y in zip(predicted, labels, strict=True))
+    return {
+        "accuracy": right / len(labels),
+        "labels": labels,
+        "top5": [[p] for p in predicted],
+        "best_epoch": 2,
+        "history": [
+            {
+                "epoch": epoch,
+                "train_loss": 2.0 / epoch,
+                "validation_accuracy": 0.3 * epoch,
+                "validation_loss": 2.5 / epoch,
+            }
+            for epoch in (1, 2, 3)
+        ],
+        "settings": cell_settings,
+        "seconds": 75.0,
+        "versions": {"torch": "2.9.0"},
+        **more,
+    }
+
+
+def labels_of_folder() -> list[int]:
+    """Labels of the test photos that `write_photos` writes, in the order they are read."""
+    return [label for label in range(len(CLASSES)) for _ in range(TEST_PHOTOS)]
+
+
+def with_mistakes(labels: list[int], *mistakes: tuple[int, int]) -> list[int]:
+    """Predictions that are right but for (position, class it is taken for)."""
+    predicted = list(labels)
+    for position, taken_for in mistakes:
+        predicted[position] = taken_for
+    return predicted
+
+
+def write_cell(run: Path, stored: dict, name: str = "") -> Path:
+    """Write a result below `run`/cells, as `run_cell` does."""
+    cell_settings = stored["settings"]
+    name = name or f"{cell_settings['method']}-seed{cell_settings.get('seed')}"
+    path = run / "cells" / cell_settings["dataset"] / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(stored))
+    return path
+
+
+def write_model(cell: Path, head: str = "lca", classes: tuple[str, ...] = CLASSES) -> Path:
+    """Write an untrained classifier beside a cell's result, as `run_cell` does."""
+    torch.manual_seed(0)
+    model = ProductClassifier(small_resnet(), head, len(classes), SIZE)
+    path = cell.with_suffix(".model.pt")
+    state = {"model": model.state_dict(), "classes": list(classes)}
+    save_checkpoint(state | {"settings": json.loads(cell.read_text())["settings"]}, path)
+    return path
+
+
+def write_study(run: Path) -> Path:
+    """Write three rows, two of them of two seeds, one with a model, on the photos of a folder."""
+    labels = labels_of_folder()
+    rng = np.random.default_rng(0)
+    for method, seeds in (("gap", (0, 1)), ("gap-fc", (0,)), ("lca", (0, 1))):
+        for seed in seeds:
+            positions = rng.choice(len(labels), 3 - seed, replace=False)
+            mistakes = [(int(p), (labels[p] + 1) % len(CLASSES)) for p in positions]
+            stored = result(labels, with_mistakes(labels, *mistakes), settings(method, seed))
+            stored["classes"] = list(CLASSES)
+            path = write_cell(run, stored)
+            if (method, seed) == ("lca", 0):
+                write_model(path)
+    return run

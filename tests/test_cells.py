@@ -1,0 +1,84 @@
+"""What a stored result is called, and what it holds."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.data.augment import SMALL_PHOTOS
+from experiments.data.dataset import ProductDataset, Sample
+from experiments.study.cells import Cell, build_classifier
+from experiments.study.digests import recipe_identity
+from experiments.training.device import Compute
+from experiments.training.recipe import Recipe
+
+
+@pytest.fixture
+def cell(tmp_path) -> Cell:
+    samples = []
+    for k in range(3):
+        photo = tmp_path / "store" / "train" / "apple" / f"{k}.png"
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        photo.write_bytes(bytes(10 + k))
+        samples.append(Sample(photo, 0))
+    train, validation, test = ((sample,) for sample in samples)
+    dataset = ProductDataset("shop", ("apple",), train, validation, test, train_repeats=4)
+    compute = Compute(torch.device("cpu"), torch.bfloat16)
+    return Cell(dataset, "lca-me", 1, "mobilenet-v2", None, Recipe(), compute)
+
+
+def test_results_stored_by_earlier_versions_keep_their_names(cell):
+    assert cell.path(Path("runs")).name == "lca-me-seed1-e559ac00284b.json"
+    recipe = Recipe(epochs=6, augmentation=SMALL_PHOTOS)
+    small = replace(cell, method="gap", seed=0, recipe=recipe)
+    assert small.path(Path("runs")).name == "gap-seed0-aecd009968f6.json"
+
+
+def test_what_a_recipe_has_gained_counts_where_it_is_used():
+    @dataclass(frozen=True)
+    class Later(Recipe):
+        gained: int = 1
+
+    assert recipe_identity(Later()) == recipe_identity(Recipe())
+    assert recipe_identity(Later(gained=2)) == recipe_identity(Recipe()) | {"gained": 2}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 2},
+        {"method": "lca"},
+        {"backbone": "resnext101-32x8d-wsl"},
+        {"recipe": Recipe(gamma=0.7)},
+        {"recipe": Recipe(augmentation=SMALL_PHOTOS)},
+        {"compute": Compute(torch.device("cpu"), torch.float32)},
+    ],
+)
+def test_what_changes_the_result_changes_its_name(cell, change):
+    assert replace(cell, **change).path(Path()) != cell.path(Path())
+
+
+def test_the_weights_are_known_by_their_bytes(cell, tmp_path):
+    first, second = tmp_path / "a.pt", tmp_path / "b.pt"
+    first.write_bytes(b"weights")
+    second.write_bytes(b"weights")
+    name = replace(cell, weights=first).path(Path())
+    assert replace(cell, weights=second).path(Path()) == name
+    first.write_bytes(b"other weights")
+    assert replace(cell, weights=first).path(Path()) != name
+
+
+def test_keypoint_matching_has_no_network_and_networks_match_no_keypoints(cell):
+    with pytest.raises(ValueError, match="no network"):
+        build_classifier(replace(cell, method="sift"))
+    with pytest.raises(ValueError, match="no keypoints"):
+        cell.detector()
+
+
+def test_a_cut_out_is_known_by_its_mask_as_well(cell, tmp_path):
+    mask = tmp_path / "mask.png"
+    mask.write_bytes(b"mask")
+    first, *others = cell.dataset.train
+    cut_out = replace(cell.dataset, train=(replace(first, mask=mask), *others))
+    assert replace(cell, dataset=cut_out).path(Path()) != cell.path(Path())

@@ -1,0 +1,245 @@
+"""`export.py` from end to end: what it writes says what the model says, or is not written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from experiments.data.images import read_image
+from experiments.deploy.export_formats import FORMATS, Format
+from experiments.deploy.inference import PhotoReader, find_photos
+from experiments.export import Agreement, _check, compare, main
+from experiments.networks.checkpoint import load_classifier
+from tests.products import COLOURS, write_photos
+from tests.stored_models import SIDE, write_model
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+
+from experiments.deploy.onnx_export import OnnxClassifier, OnnxError, _check_operators  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "lca-seed0.model.pt")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos"), train=1, test=6) / "test"
+
+
+@pytest.fixture(scope="module")
+def exported(model, photos, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("exports") / "shipped"
+    assert main([str(model), "--output", str(output), "--photos", str(photos)]) == 0
+    return output
+
+
+def manifest(folder: Path) -> dict:
+    return json.loads((folder / "model.json").read_text())
+
+
+def test_writes_every_format_and_nothing_else(exported):
+    names = {path.name for path in exported.iterdir()}
+    assert names == {"model.onnx", "model.pt2", "model.safetensors", "model.json"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_onnx_gives_the_models_logits_for_any_number_of_photos(model, exported, count):
+    images = torch.randn(count, 3, SIDE, SIDE)
+    expected = load_classifier(model).model(images).detach()
+    given = OnnxClassifier(exported / "model.onnx", threads=1)(images)
+    torch.testing.assert_close(given, expected, rtol=0, atol=1e-4)
+    assert expected.abs().max() > 0.1  # so that the tolerance says something
+
+
+def test_onnx_is_one_file_of_standard_operators(exported):
+    graph = onnx.load(exported / "model.onnx", load_external_data=False)
+    assert {node.domain for node in graph.graph.node} == {""}
+    assert not graph.functions
+    assert graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    operators = [node.op_type for node in graph.graph.node]
+    side = SIDE // 16
+    dilated = [n for n in graph.graph.node if n.op_type == "MaxPool"][-side:]
+    dilations = [a.ints[0] for n in dilated for a in n.attribute if a.name == "dilations"]
+    assert dilations == list(range(1, side + 1)), "one max pooling a height of rectangles"
+    assert "Loop" not in operators
+
+
+def test_made_up_operator_is_refused(exported, tmp_path):
+    graph = onnx.load(exported / "model.onnx")
+    node = graph.graph.node[-1]
+    node.domain = "com.example"
+    graph.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
+    onnx.save(graph, tmp_path / "foreign.onnx")
+    with pytest.raises(OnnxError, match=f"com.example.{node.op_type}"):
+        _check_operators(tmp_path / "foreign.onnx")
+
+
+def test_torch_export_gives_the_models_logits(model, exported):
+    images = torch.randn(3, 3, SIDE, SIDE)
+    program = torch.export.load(exported / "model.pt2")
+    expected = load_classifier(model).model(images)
+    torch.testing.assert_close(program.module()(images), expected, rtol=0, atol=1e-4)
+
+
+def test_safetensors_holds_the_models_tensors(model, exported):
+    tensors = safetensors_torch.load_file(exported / "model.safetensors")
+    state = load_classifier(model).model.state_dict()
+    assert tensors.keys() == state.keys()
+    assert all(torch.equal(tensors[key], state[key]) for key in state)
+
+
+def test_manifest_describes_the_files(exported):
+    description = manifest(exported)
+    assert description["classes"] == sorted(COLOURS)
+    assert description["input"]["shape"] == ["batch", 3, SIDE, SIDE]
+    assert torch.__version__.startswith(description["versions"]["torch"])
+    assert description["model"]["backbone"] == "embedded"
+    assert set(description["files"]) == set(FORMATS)
+    for entry in description["files"].values():
+        data = (exported / entry["file"]).read_bytes()
+        assert entry["sha256"] == hashlib.sha256(data).hexdigest()
+        assert entry["bytes"] == len(data)
+        assert entry["agreement"]["photos"] == 18
+        assert entry["agreement"]["max_logit_difference"] <= 1e-4
+        assert entry["agreement"]["other_class"] == 0
+
+
+def test_manifest_preprocessing_makes_the_networks_input(model, exported, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 150, 3), dtype=np.uint8)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(pixels).resize((300, 400)).save(photo)
+    steps = manifest(exported)["preprocessing"]
+    image = read_image(photo)
+    side = steps["shrink_shorter_side_to_at_most"]
+    scale = side / min(image.size)
+    assert scale < 1
+    image = image.resize(
+        (round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR
+    )
+    x = v2.functional.pil_to_tensor(image)
+    x = v2.functional.resize(x, [steps["resize_shorter_side"]], antialias=steps["antialias"])
+    x = v2.functional.center_crop(x, [steps["center_crop"]]) * steps["scale"]
+    x = (x - torch.tensor(steps["mean"])[:, None, None]) / torch.tensor(steps["std"])[:, None, None]
+    loaded = load_classifier(model)
+    (item,) = PhotoReader([photo], loaded.recipe, loaded.normalization, 10**8)
+    torch.testing.assert_close(x, item[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["gap", "gap-fc", "gem", "rmac"])
+def test_every_head_can_be_exported(tmp_path, method, caplog):
+    stored = write_model(tmp_path / f"{method}.model.pt", method)
+    arguments = [str(stored), "--output", str(tmp_path / "out"), "--formats", "onnx"]
+    assert main(arguments) == 0, caplog.text
+    assert [path.name for path in (tmp_path / "out").glob("model.o*")] == ["model.onnx"]
+
+
+def test_tries_on_noise_without_photos(model, tmp_path, caplog):
+    output = tmp_path / "out"
+    caplog.set_level("INFO")
+    assert main([str(model), "--output", str(output), "--formats", "safetensors"]) == 0
+    assert "noise" in caplog.text
+    assert "top-1 identical on 8 of 8 photos" in caplog.text
+    assert {path.name for path in output.iterdir()} == {"model.safetensors", "model.json"}
+
+
+def spoilt(difference: float) -> Format:
+    """The format safetensors, whose file says something else than the model."""
+    sound = FORMATS["safetensors"]
+
+    def read(classifier, path):
+        classify = sound.read(classifier, path)
+        return lambda images: classify(images) + difference
+
+    return Format(sound.file, sound.write, read)
+
+
+def test_file_that_differs_is_refused_and_leaves_nothing(model, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(FORMATS, "safetensors", spoilt(2e-4))
+    output = tmp_path / "out"
+    assert main([str(model), "--output", str(output), "--formats", "safetensors"]) == 1
+    assert "model.safetensors is refused: max logit difference 0.0002" in caplog.text
+    assert "--tolerance" in caplog.text
+    assert not output.exists()
+    arguments = [str(model), "--output", str(output), "--formats", "safetensors"]
+    assert main([*arguments, "--tolerance", "1e-3"]) == 0
+
+
+def test_refused_export_keeps_the_earlier_one(model, tmp_path, monkeypatch):
+    arguments = [str(model), "--output", str(tmp_path), "--formats", "safetensors"]
+    assert main(arguments) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setitem(FORMATS, "safetensors", spoilt(float("nan")))
+    assert main(arguments) == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_another_class_is_refused_within_any_tolerance(model):
+    loaded = load_classifier(model)
+    images = [torch.randn(4, 3, SIDE, SIDE)]
+
+    def worst_first(batch):
+        return -loaded.model(batch).detach()
+
+    agreement = compare(loaded, worst_first, images)
+    assert agreement.other_class == agreement.photos == 4
+    with pytest.raises(RuntimeError, match="0 of 4 photos"):
+        _check(agreement, 1e9, "model.onnx")
+    _check(Agreement(4, 1e-6, 0), 1e-4, "model.onnx")
+
+
+def test_unreadable_photos_are_listed_and_left_out(model, photos, tmp_path, caplog):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    (folder / "bad.jpg").write_bytes(b"")
+    good = find_photos([photos])[0]
+    (folder / "good.png").write_bytes(good.read_bytes())
+    arguments = [str(model), "--output", str(tmp_path / "out"), "--formats", "safetensors"]
+    assert main([*arguments, "--photos", str(folder)]) == 0
+    assert "bad.jpg: zero bytes" in caplog.text
+    entry = manifest(tmp_path / "out")["files"]["safetensors"]
+    assert entry["agreement"]["photos"] == 1
+
+
+def test_photos_none_of_which_can_be_read_are_refused(model, tmp_path, caplog):
+    arguments = [str(model), "--output", str(tmp_path / "out"), "--photos", str(tmp_path)]
+    assert main(arguments) == 2
+    assert str(tmp_path) in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_unusable_checkpoint_is_named(tmp_path, caplog):
+    assert main([str(tmp_path / "nowhere.pt"), "--output", str(tmp_path / "out")]) == 2
+    assert "nowhere.pt" in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_package_is_named_with_its_remedy(model, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "experiments.deploy.onnx_export", None)
+    arguments = [str(model), "--output", str(tmp_path / "out"), "--formats", "onnx"]
+    assert main(arguments) == 2
+    assert "lca-fused[export]" in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_as_a_script(model, tmp_path):
+    command = [sys.executable, "experiments/export.py", str(model), "--tolerance", "-1"]
+    command += ["--output", str(tmp_path / "out")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "--tolerance is -1.0" in result.stderr

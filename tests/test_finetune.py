@@ -1,0 +1,270 @@
+"""Finetuning on one's own photos from end to end, on folders and weights made here."""
+
+import json
+import shlex
+import sys
+
+import pytest
+import torch
+
+from experiments.data.dataset import DataError
+from experiments.finetune import main
+from experiments.finetuning.options import EMBEDDED, Finetuning, parse_finetuning
+from experiments.finetuning.photos import PhotoCounts, load_own_photos
+from experiments.networks.checkpoint import load_classifier
+from experiments.table.significance import wilson_interval
+from experiments.training.trainer import Trainer
+from tests.products import COLOURS, write_photos, write_weights
+
+FAST = ["--recipe.epochs", "2", "--recipe.image-size", "32", "--recipe.batch-size", "6"]
+FAST += ["--workers", "0", "--precision", "float32", "--device", "cpu"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_photos(tmp_path / "my photos")
+
+
+@pytest.fixture
+def unsplit(tmp_path, photos):
+    """A folder a product, with as many photos as given by name."""
+
+    def write(**counts):
+        root = tmp_path / "unsplit"
+        for product, count in counts.items():
+            (root / product).mkdir(parents=True)
+            for k in range(count):
+                source = photos / "train" / product / f"{k % 6}.png"
+                (root / product / f"{k}.png").write_bytes(source.read_bytes())
+        return root
+
+    return write
+
+
+@pytest.fixture
+def options(tmp_path):
+    weights = write_weights(tmp_path / "weights.pt")
+    output = ["--output", str(tmp_path / "runs" / "mine")]
+    return [*output, "--backbone", "embedded", "--weights", str(weights), *FAST]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return tmp_path / "runs" / "mine"
+
+
+@pytest.fixture
+def without_report(monkeypatch):
+    """Drawing it takes longer than such a short training."""
+    monkeypatch.setattr("experiments.finetune._write_report", lambda _output: None)
+
+
+def cells(run):
+    return [json.loads(path.read_text()) for path in (run / "cells").rglob("*.json")]
+
+
+def test_it_leaves_a_model_a_report_and_the_commands_to_go_on_with(photos, options, run, capsys):
+    assert main([str(photos), *options]) == 0
+    (cell,) = cells(run)
+    printed = capsys.readouterr().out
+    (model,) = (run / "cells").rglob("*.model.pt")
+    assert load_classifier(model).classes == tuple(sorted(COLOURS))
+    right = sum(top[0] == label for top, label in zip(cell["top5"], cell["labels"], strict=True))
+    low, high = wilson_interval(right, 12)
+    interval = f"95 % interval {100 * low:.1f} to {100 * high:.1f} %"
+    assert f"{100 * right / 12:.1f} % of 12 test photos recognised ({interval})" in printed
+    predict, export = (line for line in printed.splitlines() if line.startswith("  python"))
+    assert shlex.split(predict) == ["python", "experiments/predict.py", str(model), "PHOTOS..."]
+    assert shlex.split(export)[:3] == ["python", "experiments/export.py", str(model)]
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert interval in page
+    assert "Finetuning on my photos" in page
+    assert page.count("<img") > 5
+    assert cell["settings"]["recipe"]["patience"] > 0, "it stops early unless told not to"
+    assert "No photos are shown" not in page
+    assert "No predictions are explained" not in page
+
+
+def test_run_again_it_computes_nothing_and_writes_the_report(photos, options, run, monkeypatch):
+    assert main([str(photos), *options]) == 0
+    (run / "report.html").unlink()
+    monkeypatch.setattr("experiments.study.cells._finetune", pytest.fail)
+    assert main([str(photos), *options]) == 0
+    assert (run / "report.html").exists()
+
+
+def test_interrupted_it_goes_on_where_it_was(
+    photos, options, run, monkeypatch, caplog, tmp_path, without_report
+):
+    undisturbed = [*options, "--output", str(tmp_path / "undisturbed")]
+    assert main([str(photos), *undisturbed]) == 0
+    trained = []
+    train_epoch = Trainer._train_epoch
+
+    def interrupt_the_second(trainer, *arguments):
+        trained.append(trainer.progress.epoch)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train_epoch(trainer, *arguments)
+
+    monkeypatch.setattr(Trainer, "_train_epoch", interrupt_the_second)
+    assert main([str(photos), *options]) == 130
+    assert "the same command goes on" in caplog.text
+    assert not cells(run)
+    assert main([str(photos), *options]) == 0
+    assert trained == [0, 1, 1], "the first epoch is not trained again"
+    (expected,), (found,) = cells(tmp_path / "undisturbed"), cells(run)
+    for name in ("accuracy", "top5", "best_epoch", "history"):
+        assert found[name] == expected[name]
+
+
+# Uneven classes
+
+
+def test_uneven_classes_are_balanced_and_the_report_says_so(unsplit, options, run, caplog):
+    root = unsplit(apple=30, lime=6, plum=6)
+    with caplog.at_level("INFO"):
+        assert main([str(root), *options, "--recipe.epochs", "1"]) == 0
+    (cell,) = cells(run)
+    assert cell["settings"]["recipe"]["balanced"]
+    said = "30 training photos of 3 classes, 4 to 22 a class: every class is drawn equally often"
+    assert said in caplog.text
+    assert said in (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("balance", "imbalance", "expected"),
+    [
+        ("auto", 4.0, False),
+        ("auto", 4.1, True),
+        ("on", 1.0, True),
+        ("off", 100.0, False),
+    ],
+)
+def test_when_classes_are_balanced(balance, imbalance, expected):
+    assert Finetuning(balance=balance).balanced(imbalance) is expected
+
+
+def test_counts_of_photos(unsplit):
+    root = unsplit(apple=20, lime=10, plum=1)
+    dataset = load_own_photos(root, validation_fraction=0.1, test_fraction=0.2, seed=0)
+    counts = PhotoCounts.of(dataset)
+    assert counts.by_class == {"apple": (14, 2, 4), "lime": (7, 1, 2), "plum": (1, 0, 0)}
+    assert counts.range_of_train == (1, 14)
+    assert counts.imbalance == 14
+    assert (counts.train, counts.validation) == (22, 3)
+
+
+def test_a_class_of_one_photo_is_trained_and_said_to_be_untested(unsplit, options, run, caplog):
+    root = unsplit(apple=6, lime=6, plum=1)
+    with caplog.at_level("INFO"):
+        assert main([str(root), *options, "--recipe.epochs", "1"]) == 0
+    assert "1 classes have no test photo, so the test says nothing about them: plum" in caplog.text
+    assert "says nothing about them: plum" in (run / "report.html").read_text()
+
+
+def test_split_depends_on_its_seed(unsplit):
+    root = unsplit(apple=20, lime=20)
+    one, same, other = (
+        load_own_photos(root, validation_fraction=0.1, test_fraction=0.2, seed=seed).test
+        for seed in (0, 0, 1)
+    )
+    assert one == same
+    assert one != other
+
+
+# What cannot be used
+
+
+def test_unreadable_photos_are_listed_and_can_be_skipped(photos, options, caplog, without_report):
+    bad = photos / "train" / "lime" / "3.png"
+    bad.write_bytes(b"no image")
+    assert main([str(photos), *options]) == 1
+    assert str(bad) in caplog.text
+    assert "--skip-bad-images" in caplog.text
+    caplog.clear()
+    assert main([str(photos), *options, "--skip-bad-images"]) == 0
+    assert str(bad) in caplog.text
+
+
+def test_a_class_whose_photos_are_all_unreadable_is_named(photos):
+    for photo in (photos / "train" / "plum").iterdir():
+        photo.write_bytes(b"")
+    with pytest.raises(DataError, match=r"plum have no training photo"):
+        load_own_photos(
+            photos, validation_fraction=0, test_fraction=0.2, seed=0, skip_bad_images=True
+        )
+
+
+def test_one_class_is_refused(unsplit, options, caplog):
+    assert main([str(unsplit(apple=6)), *options]) == 1
+    assert "only one class" in caplog.text
+
+
+def test_missing_folder_is_named(tmp_path, options, caplog):
+    assert main([str(tmp_path / "nowhere"), *options]) == 1
+    assert "nowhere" in caplog.text
+
+
+def test_weights_of_another_network_are_refused(photos, options, tmp_path, caplog):
+    torch.save(torch.nn.Linear(3, 4).state_dict(), tmp_path / "other.pt")
+    assert main([str(photos), *options, "--weights", str(tmp_path / "other.pt")]) == 1
+    assert "does not hold weights of embedded" in caplog.text
+
+
+def test_weights_that_cannot_be_fetched_say_what_to_do(photos, tmp_path, caplog, monkeypatch):
+    def unreachable(*_arguments, **_options):
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "cache"))
+    assert main([str(photos), "--output", str(tmp_path / "runs"), *FAST]) == 1
+    assert "network is unreachable" in caplog.text
+    assert "--weights" in caplog.text
+
+
+def test_without_jinja_the_model_is_there_all_the_same(photos, options, run, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "experiments.report.html", raising=False)
+    assert main([str(photos), *options]) == 0
+    assert "no report" in caplog.text
+    assert list((run / "cells").rglob("*.model.pt"))
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "no photos"),
+        (["PHOTOS", "--embedded"], "both PHOTOS and --embedded"),
+        (["PHOTOS", "--method", "sift"], "lca-me"),
+        (["PHOTOS", "--backbone", "nonsense"], "mobilenet-v2"),
+        (["PHOTOS", "--seed", "-1"], "0 or more"),
+        (["PHOTOS", "--device", "cuda:99"], "--device cpu"),
+    ],
+)
+def test_unusable_command_lines_are_refused_with_status_2(arguments, said, caplog, capsys):
+    try:
+        status = main(arguments)
+    except SystemExit as refused:
+        status = refused.code
+    assert status == 2
+    everything = capsys.readouterr()
+    assert said in " ".join((caplog.text + everything.err + everything.out).split())
+
+
+def test_embedded_has_its_own_defaults_which_options_change():
+    assert parse_finetuning(["--embedded"]) == EMBEDDED
+    changed = parse_finetuning(["--embedded", "--method", "gap", "--recipe.epochs", "3"])
+    assert (changed.method, changed.recipe.epochs) == ("gap", 3)
+    assert changed.recipe.image_size == EMBEDDED.recipe.image_size
+    assert parse_finetuning(["PHOTOS"]).recipe.patience > 0
+
+
+def test_embedded_trains_on_generated_products(options, run, monkeypatch, photos):
+    monkeypatch.setattr("experiments.finetune.write_scenario", lambda *_args, **_options: photos)
+    assert main(["--embedded", *options]) == 0
+    assert "--embedded" in json.loads((run / "finetune.json").read_text())["command"]
+    assert (run / "report.html").exists()

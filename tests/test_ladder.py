@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from experiments.study.paper import PAPER_BACKBONE, PAPER_ROWS
+from experiments.study.rows import parse_rows
+from experiments.table.entry import Entry, NotRun, Run
+from experiments.table.ladder import difference, in_short, in_words, steps
+
+LABELS = np.zeros(100, np.int64)
+
+
+def run(correct: int, seed: int | None = 0) -> Run:
+    """A run that gets the first `correct` of 100 photos right."""
+    return Run(correct / 100, LABELS, np.arange(100) < correct, seed)
+
+
+def gain(before: Entry, after: Entry):
+    rows = parse_rows(["gap", "lca"], "resnet50")
+    (step,) = steps(rows)
+    table = {("gap", "data"): before, ("lca", "data"): after}
+    return step, difference(step, "data", table)
+
+
+def pairs(names, backbone="resnet50"):
+    return [(step.before.name, step.after.name) for step in steps(parse_rows(names, backbone))]
+
+
+def test_tricks_are_measured_against_the_rows_they_change():
+    assert pairs(["sift", "gap", "gap-fc", "gem", "lca", "lca-me"]) == [
+        ("sift", "gap"),
+        ("gap", "gap-fc"),
+        ("gap", "gem"),
+        ("gap", "lca"),
+        ("gap-fc", "lca"),
+        ("lca", "lca-me"),
+    ]
+
+
+def test_the_papers_ladder_has_a_step_for_each_of_its_tricks():
+    inet, wsl = "gap@resnext101-32x8d", "gap@resnext101-32x8d-wsl"
+    found = pairs(PAPER_ROWS, PAPER_BACKBONE)
+    assert found[0] == ("superpoint", inet)
+    assert (inet, wsl) in found, "other weights"
+    assert (wsl, "lca@resnext101-32x8d-wsl") in found
+    assert ("lca@resnext101-32x8d-wsl", "lca-me@resnext101-32x8d-wsl") in found
+    assert (inet, "lca@resnext101-32x8d-wsl") not in found, "two things changed at once"
+
+
+def test_runs_of_equal_seeds_are_paired_in_any_order():
+    before = Entry((run(50, seed=0), run(70, seed=1)))
+    after = Entry((run(75, seed=1), run(90, seed=2)))
+    _, found = gain(before, after)
+    assert found.seeds == 1
+    assert found.estimate == pytest.approx(0.05)
+
+
+def test_without_a_common_seed_nothing_is_compared():
+    _, found = gain(Entry((run(50, seed=0),)), Entry((run(50, seed=1),)))
+    assert found is None
+    assert in_short(found) == "not run"
+    missing = Entry(not_run=NotRun("no photos", "give some"))
+    assert gain(missing, Entry((run(50),)))[1] is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        (50, 80, "LCA helped on data: +30.0 points"),
+        (80, 50, "LCA hurt on data: -30.0 points"),
+        (50, 51, "LCA made no difference that can be told from chance on data: +1.0 points"),
+    ],
+)
+def test_the_sentence_says_whether_it_helped(before, after, verdict):
+    step, found = gain(Entry((run(before),)), Entry((run(after),)))
+    sentence = in_words(step, "data", found)
+    assert sentence.startswith(f"{verdict} against global average pooling (95 % interval ")
+    assert "one seed" in sentence
+    assert f"{100 * found.low:+.1f} to {100 * found.high:+.1f}" in sentence
+
+
+def test_p_values_are_printed_to_two_digits_but_never_as_zero():
+    _, large = gain(Entry((run(50),)), Entry((run(51),)))
+    _, tiny = gain(Entry((run(0),)), Entry((run(100),)))
+    assert "p = 1)" in in_short(large)
+    assert "p < 0.001)" in in_short(tiny)

@@ -1,0 +1,381 @@
+"""`predict.py` from end to end: rows, pictures, and photos of every kind of badness."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from experiments.data.dataset import ProductDataset, Sample
+from experiments.deploy.inference import PhotoReader, find_photos
+from experiments.networks.checkpoint import load_classifier
+from experiments.predict import main
+from experiments.training.photos import Photos
+from tests.products import COLOURS, write_photos
+from tests.stored_models import write_model
+
+ROOT = Path(__file__).parents[1]
+FAST = ["--device", "cpu", "--precision", "float32", "--workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "lca-seed0.model.pt")
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    return write_photos(tmp_path / "photos", train=1, test=2) / "test"
+
+
+def noise(path: Path, mode: str = "RGB", side: int = 64) -> Path:
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    shape = (side, side, channels) if channels > 1 else (side, side)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(pixels, mode).save(path)
+    return path
+
+
+def huge_png(path: Path, side: int = 20_000) -> Path:
+    """A PNG of a few kilobytes whose header promises side x side pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    data = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    return path
+
+
+def predict(model: Path, *arguments: object, status: int = 0) -> None:
+    assert main([str(model), *map(str, arguments), *FAST]) == status
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_csv_holds_the_models_own_probabilities_in_order(model, photos, tmp_path):
+    output = tmp_path / "new folder" / "rows.csv"
+    predict(model, photos, "--output", output, "--top-k", 2, "--batch-size", 4)
+    table = rows(output)
+    paths = find_photos([photos])
+    assert [row["file"] for row in table] == [str(path) for path in paths]
+    assert list(table[0]) == [
+        "file", "class_1", "probability_1", "class_2", "probability_2", "error"
+    ]  # fmt: skip
+    loaded = load_classifier(model)
+    reader = PhotoReader(paths, loaded.recipe, loaded.normalization, 10**8)
+    for row, (_, image) in zip(table, reader, strict=True):
+        p = loaded.model(image[None]).detach().double().softmax(dim=1)[0]
+        best = int(p.argmax())
+        assert row["class_1"] == loaded.classes[best]
+        assert float(row["probability_1"]) == pytest.approx(float(p[best]), abs=2e-6)
+        assert float(row["probability_1"]) >= float(row["probability_2"])
+        assert not row["error"]
+
+
+def test_jsonl_holds_all_classes_when_k_is_larger(model, photos, tmp_path):
+    output = tmp_path / "rows.jsonl"
+    predict(model, photos, "--format", "jsonl", "--output", output, "--top-k", 50)
+    for row in lines(output):
+        assert {entry["class"] for entry in row["predictions"]} == set(COLOURS)
+        assert sum(entry["probability"] for entry in row["predictions"]) == pytest.approx(
+            1, abs=1e-5
+        )
+
+
+def test_rows_go_to_standard_output_and_the_rate_to_standard_error(model, photos):
+    command = [sys.executable, "experiments/predict.py", str(model), str(photos), *FAST]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    table = list(csv.DictReader(result.stdout.splitlines()))
+    assert len(table) == 6
+    assert "img/s" in result.stderr
+    assert "6 photos, 0 of them without a prediction" in result.stderr
+
+
+def test_photos_are_seen_as_the_test_photos_were(model, photos):
+    loaded = load_classifier(model)
+    paths = find_photos([photos])
+    samples = tuple(Sample(path, 0) for path in paths)
+    dataset = ProductDataset("folder", ("a",), samples, (), samples)
+    scored = Photos.load(dataset, loaded.recipe, loaded.normalization).test
+    reader = PhotoReader(paths, loaded.recipe, loaded.normalization, 10**8)
+    for index in range(len(paths)):
+        assert torch.equal(reader[index][1], scored[index][0])
+
+
+def test_workers_change_nothing(model, photos, tmp_path):
+    for workers in (0, 2):
+        arguments = [str(model), str(photos), "--output", str(tmp_path / f"{workers}.csv")]
+        arguments += ["--device", "cpu", "--precision", "float32", "--batch-size", "2"]
+        assert main([*arguments, "--workers", str(workers)]) == 0
+    assert (tmp_path / "0.csv").read_text() == (tmp_path / "2.csv").read_text()
+
+
+GOOD = {
+    "cmyk.jpg": "CMYK",
+    "grey.png": "L",
+    "transparent.png": "RGBA",
+    "grey-transparent.png": "LA",
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_photo_of_another_colour_mode_is_predicted(model, tmp_path, name):
+    photo = noise(tmp_path / name, GOOD[name])
+    predict(model, photo, "--output", tmp_path / "rows.csv")
+    (row,) = rows(tmp_path / "rows.csv")
+    assert row["class_1"]
+
+
+def test_palette_with_transparency_and_16_bits_are_predicted(model, tmp_path):
+    palette = noise(tmp_path / "palette.png", "P")
+    Image.open(palette).save(palette, transparency=3)
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16).save(deep)
+    predict(model, palette, deep, "--output", tmp_path / "rows.csv")
+    assert all(row["class_1"] and not row["error"] for row in rows(tmp_path / "rows.csv"))
+
+
+def test_photo_turned_by_exif_is_seen_upright(model, tmp_path):
+    upright = noise(tmp_path / "upright.png")
+    turned = tmp_path / "turned.png"
+    with Image.open(upright) as image:
+        exif = Image.Exif()
+        exif[0x0112] = 6  # shown turned by a quarter clockwise
+        image.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
+    predict(model, upright, turned, "--output", tmp_path / "rows.csv")
+    first, second = rows(tmp_path / "rows.csv")
+    assert first["probability_1"] == second["probability_1"]
+
+
+def broken_link(path: Path) -> Path:
+    path.symlink_to(path.parent / "gone.jpg")
+    return path
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def strip(path: Path) -> Path:
+    Image.new("RGB", (4000, 2)).save(path)
+    return path
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+BAD = {
+    "text.jpg": (lambda path: written(path, b"<html>404</html>"), "not an image"),
+    "empty.jpg": (lambda path: written(path, b""), "zero bytes"),
+    "cut.png": (lambda path: written(path, noise(path).read_bytes()[:500]), "truncated"),
+    "huge.png": (huge_png, "too large"),
+    "large.png": (lambda path: huge_png(path, 11_000), "11000 x 11000 pixels, more than 100"),
+    "strip.png": (strip, "too narrow"),
+    "folder.jpg": (folder, "a folder without photos"),
+    "link.jpg": (broken_link, "a broken link"),
+    "missing.jpg": (lambda path: path, "no such file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_photo_that_cannot_be_used_is_a_row_and_the_others_are_predicted(
+    model, tmp_path, capsys, name
+):
+    make, reason = BAD[name]
+    bad, good = make(tmp_path / name), noise(tmp_path / "good.png")
+    predict(model, bad, good, "--output", tmp_path / "rows.jsonl", "--format", "jsonl", status=1)
+    first, second = lines(tmp_path / "rows.jsonl")
+    assert first["file"] == str(bad)
+    assert reason in first["error"]
+    assert "predictions" not in first
+    assert second["predictions"]
+    assert f"{bad}: {first['error']}" in capsys.readouterr().err
+
+
+def test_csv_row_of_an_unreadable_photo_has_empty_classes(model, tmp_path):
+    bad = written(tmp_path / "empty.jpg", b"")
+    predict(model, bad, "--output", tmp_path / "rows.csv", status=1)
+    (row,) = rows(tmp_path / "rows.csv")
+    assert row["error"].startswith("zero bytes")
+    assert not row["class_1"]
+    assert not row["probability_1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_pipe_is_refused_rather_than_waited_for(model, tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    predict(model, tmp_path / "pipe.jpg", "--output", tmp_path / "rows.csv", status=1)
+    assert "a pipe" in rows(tmp_path / "rows.csv")[0]["error"]
+
+
+def test_larger_photos_can_be_allowed(model, tmp_path):
+    photo = noise(tmp_path / "a.png", side=100)
+    predict(model, photo, "--output", tmp_path / "a.csv", "--max-megapixels", 0.009, status=1)
+    predict(model, photo, "--output", tmp_path / "b.csv", "--max-megapixels", 0.01)
+
+
+def test_folders_are_searched_and_every_photo_counts_once(model, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    named = photos / "lime" / "0.png"
+    nested = folder(photos / "lime" / "shelf.jpg")
+    noise(nested / "deep.png")
+    predict(model, named, photos, "lime/0.png", photos, "--output", tmp_path / "rows.csv")
+    files = [row["file"] for row in rows(tmp_path / "rows.csv")]
+    assert len(files) == 7
+    assert files[0] == str(named)
+    assert str(nested / "deep.png") in files
+
+
+def test_name_that_is_no_text_is_written_all_the_same(model, tmp_path):
+    try:
+        photo = noise(tmp_path / "plain.png").rename(
+            os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
+        )
+    except OSError:
+        pytest.skip("this file system takes text alone")
+    predict(model, photo, "--output", tmp_path / "rows.csv")
+    assert rows(tmp_path / "rows.csv")[0]["class_1"]
+
+
+def test_earlier_output_is_not_overwritten(model, photos, tmp_path, caplog):
+    output = tmp_path / "rows.csv"
+    output.write_text("precious")
+    predict(model, photos, "--output", output, status=2)
+    assert output.read_text() == "precious"
+    assert str(output) in caplog.text
+
+
+def test_interrupted_run_keeps_its_rows(model, tmp_path):
+    photos = tmp_path / "many"
+    photos.mkdir()
+    photo = noise(tmp_path / "photo.png", side=256)
+    for index in range(400):
+        shutil.copy(photo, photos / f"{index:03}.png")
+    output = tmp_path / "rows.csv"
+    command = [sys.executable, "experiments/predict.py", str(model), str(photos), *FAST]
+    command += ["--output", str(output), "--batch-size", "1"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (output.exists() and len(rows(output)) >= 3):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "rows written so far are kept" in errors
+    assert 3 <= len(rows(output)) < 400
+    assert all(row["class_1"] for row in rows(output))
+
+
+def test_output_that_is_not_finite_is_an_error_of_the_photo(model, photos, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+
+    def broken(path: Path):
+        loaded = load_classifier(path)
+        loaded.model.classifier.register_forward_hook(lambda *_: torch.full((6, 3), torch.inf))
+        return loaded
+
+    monkeypatch.setattr("experiments.predict.load_classifier", broken)
+    output, pictures = tmp_path / "rows.csv", tmp_path / "pictures"
+    predict(model, photos, "--output", output, "--explain", pictures, status=1)
+    assert all("not finite" in row["error"] for row in rows(output))
+    assert not list(pictures.iterdir())
+
+
+def test_explain_writes_a_picture_a_photo(model, photos, tmp_path):
+    pytest.importorskip("matplotlib")
+    pictures = tmp_path / "pictures"
+    bad = written(photos / "lime" / "bad.png", b"")
+    predict(
+        model, photos, "--output", tmp_path / "rows.csv", "--explain", pictures, status=1
+    )  # fmt: skip
+    names = sorted(path.name for path in pictures.iterdir())
+    assert names == sorted(f"{k}.png{again}.png" for k in (0, 1) for again in ("", "-2", "-3"))
+    assert bad.exists()
+    with Image.open(pictures / names[0]) as picture:
+        assert picture.size[0] > picture.size[1] > 200
+        assert len(picture.convert("RGB").getcolors(10**6)) > 1000
+
+
+def test_explain_shows_the_photo_as_the_network_saw_it(model, photos):
+    pytest.importorskip("matplotlib")
+    from experiments.deploy.explanation_images import as_photos
+
+    loaded = load_classifier(model)
+    paths = find_photos([photos])
+    reader = PhotoReader(paths, loaded.recipe, loaded.normalization, 10**8)
+    (photo,) = as_photos(reader[0][1][None], loaded.normalization)
+    with Image.open(paths[0]) as original:
+        mean = np.asarray(original.convert("RGB")).mean(axis=(0, 1))
+    np.testing.assert_allclose(photo.float().mean(dim=(0, 1)), mean, atol=12)
+
+
+def test_explain_without_lca_is_refused_before_predicting(photos, tmp_path, caplog):
+    pytest.importorskip("matplotlib")
+    model = write_model(tmp_path / "gap.model.pt", "gap")
+    arguments = ["--output", tmp_path / "rows.csv", "--explain", tmp_path / "pictures"]
+    predict(model, photos, *arguments, status=2)
+    assert "'gap'" in caplog.text
+    assert "lca-me" in caplog.text
+    assert not (tmp_path / "rows.csv").exists()
+
+
+UNUSABLE = {
+    "--top-k": "0",
+    "--batch-size": "0",
+    "--max-megapixels": "0",
+    "--device": "nonsense",
+}
+
+
+@pytest.mark.parametrize("option", UNUSABLE)
+def test_option_that_cannot_be_used_is_named(model, photos, caplog, capsys, option):
+    arguments = [str(model), str(photos), "--precision", "float32", option, UNUSABLE[option]]
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(main(arguments))
+    assert ended.value.code == 2
+    message = caplog.text + capsys.readouterr().err
+    assert option.removeprefix("--") in message
+    assert f"is {UNUSABLE[option]}" in message or repr(UNUSABLE[option]) in message
+
+
+def test_without_photos_it_says_so(model, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([str(model)])
+    assert ended.value.code == 2
+    assert "no photos were given" in capsys.readouterr().err
+
+
+def test_unusable_checkpoint_is_named(photos, tmp_path, caplog):
+    predict(written(tmp_path / "a.model.pt", b"no"), photos, status=2)
+    assert "a.model.pt" in caplog.text
+
+
+def test_unknown_option_ends_with_status_2(model, photos, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([str(model), str(photos), "--nonsense"])
+    assert ended.value.code == 2
+    capsys.readouterr()
