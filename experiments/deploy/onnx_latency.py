@@ -115,14 +115,20 @@ def measure(
 
 
 def table(times: dict[str, list[float]]) -> str:
-    """Return quartiles in milliseconds, and the lower quartile's ratio to the first network's."""
+    """Return quartiles in milliseconds, and the ratios of two of them to the first network's."""
     quartiles = {name: 1e3 * np.percentile(values, [25, 50, 75]) for name, values in times.items()}
     base = next(iter(quartiles.values()))
     rows = [
-        [name, *(f"{value:.2f}" for value in values), f"{values[0] / base[0]:.3f}"]
+        [
+            name,
+            *(f"{value:.2f}" for value in values),
+            *(f"{value:.3f}" for value in values[:2] / base[:2]),
+        ]
         for name, values in quartiles.items()
     ]
-    headers = ["head", "lower quartile, ms", "median", "upper quartile", f"to {next(iter(times))}"]
+    first = next(iter(times))
+    headers = ["head", "lower quartile, ms", "median", "upper quartile"]
+    headers += [f"lower quartile / {first}", f"median / {first}"]
     return tabulate(rows, headers, disable_numparse=True)
 
 
