@@ -33,9 +33,9 @@ def test_prints_a_row_a_head(capsys):
     assert rows[0][-1] == "1.000"
 
 
-def test_ratio_is_that_of_the_lower_quartiles():
+def test_ratios_are_those_of_the_lower_quartiles_and_medians():
     lines = table({"a": [1.0, 1.0, 9.0, 9.0], "b": [3.0, 3.0, 3.0, 3.0]}).splitlines()
-    assert lines[-1].split() == ["b", "3000.00", "3000.00", "3000.00", "3.000"]
+    assert lines[-1].split() == ["b", "3000.00", "3000.00", "3000.00", "3.000", "0.600"]
 
 
 def test_projection_alone_is_lca_of_single_positions():
