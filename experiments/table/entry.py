@@ -38,10 +38,11 @@ class Run:
         """Return the run whose stored result (see `experiments.study.cells.run_cell`) is given."""
         labels = np.asarray(result["labels"], dtype=np.int64)
         best = np.asarray([top[0] for top in result["top5"]], dtype=np.int64)
+        right = best == labels
         return cls(
-            accuracy=result["accuracy"],
+            accuracy=float(right.mean()),  # earlier versions stored that of argmax, which tied
             labels=labels,
-            right=best == labels,
+            right=right,
             seed=result["settings"].get("seed"),
             images_per_second=result.get("images_per_second"),
             peak_bytes=result.get("peak_bytes"),
