@@ -87,7 +87,7 @@ def draw_heat_map(
         interpolation="bilinear" if smooth else "nearest",
     )
     _frame(ax)
-    ax.set_title(_title(explanation, index, class_name), fontsize="medium")
+    ax.set_title(_title(explanation, index, class_name), fontsize="medium", parse_math=False)
     if colour_bar:
         bar = ax.figure.colorbar(ScalarMappable(scale, _DIVERGING), ax=ax, shrink=0.8)
         bar.set_label("added to the logit by a position", fontsize="small")
@@ -138,7 +138,7 @@ def draw_concepts(
     whole = figure.add_subplot(grid[:, 0])
     whole.imshow(pixels)
     _frame(whole)
-    whole.set_title(_title(explanation, index, class_name), fontsize="medium")
+    whole.set_title(_title(explanation, index, class_name), fontsize="medium", parse_math=False)
     shares, taken = _shares(explanation, index, concepts), set[Corner]()
     for number, (box, share) in enumerate(zip(boxes, shares, strict=True)):
         colour = _COLOURS[number % len(_COLOURS)]

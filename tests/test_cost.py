@@ -4,12 +4,12 @@ import json
 import pytest
 import torch
 
+from benchmarks.memory import highest_sum, peak_extra_bytes
 from experiments.networks.heads import HEADS
 from experiments.networks.model import ModelError
 from experiments.networks.weights import WeightsError
 from experiments.training import cost, step_cost
 from experiments.training.device import Compute
-from experiments.training.memory import highest_sum, peak_extra_bytes
 from experiments.training.recipe import Recipe
 from tests.products import write_weights
 
@@ -119,9 +119,16 @@ def test_peak_of_a_call_is_what_it_held_at_a_time():
     assert 2 * mebi <= peak_extra_bytes(two_then_one, CPU.device) < 2 * mebi + 4096
 
 
+def _trace(changes):
+    return [
+        {"name": "[memory]", "ts": time, "args": {"Bytes": change}}
+        for time, change in enumerate(changes)
+    ]
+
+
 def test_highest_sum():
-    assert highest_sum([5, -5, 3, 4, -7, 6]) == 7
-    assert highest_sum([-3, 1]) == 0
+    assert highest_sum(_trace([5, -5, 3, 4, -7, 6])) == 7
+    assert highest_sum(_trace([-3, 1])) == 0
 
 
 def test_weights_may_be_given_and_must_fit(tmp_path):

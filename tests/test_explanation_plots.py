@@ -163,6 +163,15 @@ def test_an_enlarged_photo_has_the_same_boxes_enlarged(figure, photo, explanatio
     ]
 
 
+def test_a_class_name_is_no_mathematics(figure, photo, explanation):
+    name = r"5$ or less \than 9$"
+    left, right = figure.subfigures(1, 2)
+    draw_heat_map(left.subplots(), photo, explanation, 0, class_name=name)
+    draw_concepts(right, photo, explanation, 0, class_name=name)
+    figure.canvas.draw()  # fails where it is read as a formula
+    assert name in left.axes[0].get_title()
+
+
 def test_both_pictures_can_be_drawn_from_a_tensor_and_without_global_state(photo, explanation):
     pictures = []
     loaded = set(sys.modules)

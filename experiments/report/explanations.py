@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.data.augment import evaluation_transform
 from experiments.data.dataset import DataError, Sample
 from experiments.data.torch_dataset import PhotoDataset
+from experiments.deploy.explanation_images import as_photos
+from experiments.deploy.inference import stored_side
 from experiments.networks.checkpoint import LoadedClassifier, load_classifier
 from experiments.report.confusion import confused_pairs
 from experiments.report.photos import WEBP_QUALITY, CellPhotos, webp_uri
 from experiments.report.stored import StoredCell
 from experiments.study.methods import METHODS
-from experiments.training.photos import CACHE_SCALE
 from lca_fused import explain
 from lca_fused.explain import Explanation
 from lca_fused.explanation_plots import draw_concepts, draw_heat_map
@@ -133,7 +131,7 @@ def _network_input(loaded: LoadedClassifier, path: Path) -> Tensor:
         loaded.normalization.std,
         center_crop=loaded.recipe.augmentation.center_crop,
     )
-    side = math.ceil(CACHE_SCALE * size)
+    side = stored_side(size)
     image, _ = PhotoDataset([Sample(path, 0)], transform, cache_side=side, workers=1)[0]
     return image[None]
 
@@ -141,24 +139,13 @@ def _network_input(loaded: LoadedClassifier, path: Path) -> Tensor:
 def _explained(
     loaded: LoadedClassifier, images: Tensor, names: Sequence[str], label: int, predicted: int
 ) -> ExplainedPhoto:
-    pixels = _pixels(images, loaded)
+    pixels = as_photos(images, loaded.normalization)[0]
     taken_for = explain(loaded.model, images, predicted)
-    with rc_context({"text.parse_math": False}):  # a class may be called "5$ or less than 9$"
-        pictures = [_heat_map(pixels, taken_for, names[predicted])]
-        if label != predicted:
-            pictures.append(_heat_map(pixels, explain(loaded.model, images, label), names[label]))
-        pictures.append(_concepts(pixels, taken_for, names[predicted]))
+    pictures = [_heat_map(pixels, taken_for, names[predicted])]
+    if label != predicted:
+        pictures.append(_heat_map(pixels, explain(loaded.model, images, label), names[label]))
+    pictures.append(_concepts(pixels, taken_for, names[predicted]))
     return ExplainedPhoto(names[label], names[predicted], label == predicted, tuple(pictures))
-
-
-def _pixels(images: Tensor, loaded: LoadedClassifier) -> Tensor:
-    """Return what the network saw, (S, S, 3) uint8."""
-    mean, std = (
-        torch.tensor(values)[:, None, None]
-        for values in (loaded.normalization.mean, loaded.normalization.std)
-    )
-    values = (images[0] * std + mean).clamp(0, 1) * 255
-    return values.round().to(torch.uint8).permute(1, 2, 0)
 
 
 def _heat_map(pixels: Tensor, explanation: Explanation, name: str) -> Picture:

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.memory import peak_extra_bytes
 from experiments.networks.backbones import BACKBONES, load_feature_map
 from experiments.networks.heads import HEADS
 from experiments.networks.model import ProductClassifier
 from experiments.training.batches import cut
 from experiments.training.device import Compute
-from experiments.training.memory import peak_extra_bytes
 from experiments.training.recipe import Recipe
 from experiments.training.steps import Stepper
 from lca_fused import attach_lca
