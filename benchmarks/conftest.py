@@ -19,7 +19,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--shapes",
         help="comma-separated sets (acceptance, curves, grid, rectangles) or shapes such as "
-        "7x7-N16-C2048 (default: acceptance,curves,rectangles on a CPU, grid,rectangles on a GPU)",
+        "7x7-N16-C2048 (default: acceptance,curves,rectangles on a CPU, acceptance,grid,rectangles "
+        "on a GPU)",
     )
     group.addoption("--dtype", choices=_DTYPES, help="default: float32 on a CPU, bfloat16 on a GPU")
     group.addoption(

@@ -30,6 +30,7 @@ class Case:
     width: int
     gate: bool
     dtype: torch.dtype = torch.bfloat16
+    images: int = IMAGES
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Row:
     kernel: str
     target: str
     map: str
+    images: int
     dtype: str
     registers: int
     spilled_bytes: int
@@ -54,6 +56,7 @@ def benchmark_cases() -> Iterator[Case]:
     for gate in (False, True):
         for height, width in ((7, 7), (8, 8), (12, 5), (5, 9)):
             yield Case("fused", height, width, gate)
+        yield Case("fused", 7, 7, gate, images=1)
     for gate in (False, True):
         for height, width in ((7, 7), (8, 8), (12, 5), (14, 14), (13, 13), (28, 28), (56, 56)):
             yield Case("pool", height, width, gate)
@@ -79,6 +82,7 @@ def compiled_row(case: Case, name: str, launch: Launch) -> Row:
         kernel=name,
         target=launch.target,
         map=f"{case.height}x{case.width}",
+        images=case.images,
         dtype=str(case.dtype).removeprefix("torch."),
         registers=resources.registers,
         spilled_bytes=resources.spilled,
@@ -91,7 +95,7 @@ def compiled_row(case: Case, name: str, launch: Launch) -> Row:
 
 
 def _call(case: Case) -> None:
-    n, height, width = IMAGES, case.height, case.width
+    n, height, width = case.images, case.height, case.width
     if case.entry == "fused":
         x = torch.empty(n, FEATURES, height, width, dtype=case.dtype)
         x = x.to(memory_format=torch.channels_last)

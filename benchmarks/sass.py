@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from benchmarks.kernel_table import Row
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+_TEXT_COLUMNS = 5
 _NO_TRITON = (
     "benchmarks.sass compiles the kernels with the package triton, which is not installed; "
     "on Linux: pip install triton"
@@ -59,7 +60,18 @@ def compiled_rows(targets: Sequence[str], kernel: str) -> list[Row]:
 def markdown(rows: Sequence[Row]) -> list[str]:
     """Lines of a table in Markdown, columns aligned."""
     classes = tuple(rows[0].instructions)
-    head = ["kernel", "target", "map", "dtype", "regs", "spilled B", "shared B", "all", *classes]
+    head = [
+        "kernel",
+        "target",
+        "map",
+        "images",
+        "dtype",
+        "regs",
+        "spilled B",
+        "shared B",
+        "all",
+        *classes,
+    ]
     head += ["FP32/rect", "slots/rect", "compile s"]
     table = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(head))]
@@ -67,7 +79,8 @@ def markdown(rows: Sequence[Row]) -> list[str]:
         "| " + " | ".join(_aligned(cell, widths, place) for place, cell in enumerate(line)) + " |"
         for line in table
     ]
-    rule = "|".join("-" * (width + 1) + ("-" if i < 4 else ":") for i, width in enumerate(widths))
+    ends = ["-" if place < _TEXT_COLUMNS else ":" for place in range(len(head))]
+    rule = "|".join("-" * (width + 1) + end for width, end in zip(widths, ends, strict=True))
     return [lines[0], f"|{rule}|", *lines[1:]]
 
 
@@ -78,7 +91,7 @@ def to_json(rows: Sequence[Row]) -> dict[str, object]:
 
 def _cells(row: Row) -> list[str]:
     counts = row.instructions
-    cells = [row.kernel, row.target, row.map, row.dtype]
+    cells = [row.kernel, row.target, row.map, str(row.images), row.dtype]
     cells += [str(row.registers), str(row.spilled_bytes), str(row.shared_bytes)]
     cells += [str(sum(counts.values())), *map(str, counts.values())]
     per_rectangle = (row.fp32_per_rectangle, row.slots_per_rectangle)
@@ -87,7 +100,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _aligned(cell: str, widths: Sequence[int], place: int) -> str:
-    return cell.ljust(widths[place]) if place < 4 else cell.rjust(widths[place])
+    return cell.ljust(widths[place]) if place < _TEXT_COLUMNS else cell.rjust(widths[place])
 
 
 def _parser() -> argparse.ArgumentParser:

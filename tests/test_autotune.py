@@ -10,7 +10,7 @@ from lca_fused.backends.triton_gpu import autotune, dispatch, launch
 pytest.importorskip("triton")
 
 CPU = torch.device("cpu")
-GPU = launch.Gpu(warp_size=32, capability=90)
+CONSUMER = launch.Gpu(warp_size=32, capability=89, shared_memory=99 << 10)
 SECONDS = {"slow": 3.0, "quick": 1.0, "middling": 2.0}
 
 
@@ -66,15 +66,42 @@ def test_a_folder_that_cannot_be_written_does_not_stop_the_call(monkeypatch, tmp
     assert _best() == "quick"
 
 
-def test_batches_of_all_sizes_share_two_tiles_and_their_keys():
-    shapes = [(n, 2048, 7, 7) for n in range(1, 300)]
-    assert len({dispatch.tile(*shape, 2, False, GPU) for shape in shapes}) == 2
-    keys = {dispatch.tile_key(n, 2048, d, h, w, torch.bfloat16, False) for n, d, h, w in shapes}
-    assert len(keys) == 2
+def _tiles(n: int, gpu: launch.Gpu = launch.HOPPER) -> tuple[dispatch.Tile, dispatch.Tile]:
+    return (
+        dispatch.one_launch_tile(n, 2048, 7, 7, 2, False, gpu),
+        dispatch.pooling_tile(n, 2048, 7, 7, False, gpu),
+    )
 
 
-def test_candidates_differ_and_cover_the_same_map():
-    chosen = dispatch.tile(32, 2048, 7, 7, 2, False, GPU)
-    candidates = dispatch.tile_candidates(chosen)
-    assert len(set(candidates)) == len(candidates)
-    assert all(candidate.positions == chosen.positions for candidate in candidates)
+def test_batches_of_all_sizes_share_three_tiles_and_their_keys():
+    sizes = range(1, 300)
+    assert len({_tiles(n) for n in sizes}) == 3
+    assert len({dispatch.tile_key(n, 2048, 2048, 7, 7, torch.bfloat16, False) for n in sizes}) == 3
+
+
+def test_few_images_are_spread_over_the_multiprocessors():
+    assert [_tiles(n)[0].block_d for n in (1, 2, 4, 5, 256)] == [32, 32, 64, 128, 128]
+
+
+@pytest.mark.parametrize("gpu", [launch.HOPPER, CONSUMER], ids=["227 KB", "99 KB"])
+@pytest.mark.parametrize("n", [1, 4, 256])
+def test_operands_of_the_one_launch_kernel_fit_shared_memory(n, gpu):
+    tile, _ = _tiles(n, gpu)
+    rows = tile.images * tile.positions + tile.block_d
+    buffers = tile.stages if gpu.capability >= 90 else tile.stages - 1
+    assert tile.stages >= 2
+    assert buffers * rows * tile.block_c * 2 <= gpu.shared_memory
+
+
+@pytest.mark.parametrize(
+    ("chosen", "candidates"),
+    [
+        (_tiles(32)[0], dispatch.one_launch_candidates),
+        (_tiles(32)[1], dispatch.pooling_candidates),
+    ],
+)
+def test_candidates_differ_and_cover_the_same_map(chosen, candidates):
+    found = candidates(chosen)
+    assert len(set(found)) == len(found)
+    assert chosen in found
+    assert all(tile.positions == chosen.positions for tile in found)

@@ -1,8 +1,8 @@
 """Which kernel serves which call, and how it is laid out on the GPU.
 
 Every choice that measurements may change is in this file. Configurations depend on the map, the
-dtype and D, and on N only in whether it gives every multiprocessor a full tile: batches of many
-sizes compile two variants at most.
+dtype, C and D, and on N only in how many multiprocessors it gives work: batches of many sizes
+compile three variants at most. `python -m benchmarks.dispatch` times the choices on a GPU.
 """
 
 from __future__ import annotations
@@ -25,19 +25,32 @@ SMALL_MAP_WITH_GATE_ELSEWHERE = 36
 # it from the second width on, are cut into chunks. Registers and compile time set both.
 WIDEST_WHOLE = 32
 WIDEST_CHUNK = 16
-# One thread a column.
+# Of a program where there is work for every multiprocessor; one thread a column.
 COLUMNS = 128
 # Of a large GPU; fewer programs than that leave some idle.
 MULTIPROCESSORS = 128
+# Positions of a batch that the one-launch kernel takes: see `one_launch`.
+ONE_LAUNCH_POSITIONS = 4 * 49
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A program's share: `images` maps, padded to `positions` rows each, times `block_d`."""
+    """A program's share, and how its threads go about it.
+
+    Attributes:
+        images: maps of a program.
+        positions: rows of a map, padded to a power of two.
+        block_d: features of a program.
+        threads: of a program; columns over threads is the number of columns a thread holds.
+        block_c: channels of one step of the matrix product; 0 where there is none.
+        stages: steps whose operands are on their way to shared memory at a time.
+        max_registers: a thread may use; None for the compiler's own choice.
+    """
 
     images: int
     positions: int
     block_d: int
+    threads: int
     block_c: int
     stages: int
     max_registers: int | None
@@ -56,63 +69,123 @@ def one_launch(
     """Whether the one-launch kernel serves the call, rather than a library matmul and pooling.
 
     Not measured on a GPU yet. By count, for bfloat16, C = D = 2048 and 7x7 maps: the one launch
-    saves writing and reading N * 49 * D numbers and a launch, and pays with 15 of 64 rows of
-    padding in its matrix product. Below some N the launches weigh more than the padding.
+    saves writing and reading N * 49 * D numbers and a launch, some 3 us. But its programs read x
+    and the weight anew for tiles of 49 rows, where a library takes tiles of 256, and pad them to
+    64. For N = 1, 2, 4, 8 and 32 they fetch 21, 42, 59, 93 and 371 MB, at 5.5 TB/s from the L2
+    cache 4, 8, 11, 17 and 67 us, where the library's product takes about 6, 6, 7, 8 and 25.
     """
     # Without TF32, Triton multiplies float32 outside the tensor cores; the library is faster.
     tensor_cores = dtype in (torch.float16, torch.bfloat16) or (dtype == torch.float32 and tf32)
-    few_rows = n * height * width <= 32 * 49
+    few_rows = n * height * width <= ONE_LAUNCH_POSITIONS
     return tensor_cores and few_rows and in_registers(height, width, gate, gpu)
 
 
-def tile(n: int, d: int, height: int, width: int, element_size: int, gate: bool, gpu: Gpu) -> Tile:
-    """The tile of the kernels that hold columns in registers."""
-    few = _few_programs(n, d, height, width)
-    return _tile(few, height, width, element_size, gate, gpu)
+@cache
+def one_launch_tile(
+    n: int, d: int, height: int, width: int, element_size: int, gate: bool, gpu: Gpu
+) -> Tile:
+    """The tile of the one-launch kernel."""
+    positions = _positions(height, width)
+    images = _images(positions)
+    block_d = _features(n, d, images)
+    # Where few programs share the reading of the weight, each must have more of it on its way.
+    few = block_d < COLUMNS
+    block_c = (128 if few else 64) * 2 // element_size
+    step_bytes = (images * positions + block_d) * block_c * element_size
+    return Tile(
+        images,
+        positions,
+        block_d,
+        threads=COLUMNS,  # the matrix instructions of Hopper take four warps
+        block_c=block_c,
+        stages=min(5 if few else 3, _most_stages(step_bytes, gpu)),
+        max_registers=_max_registers(height, width, gate, gpu),
+    )
 
 
-def tile_candidates(chosen: Tile) -> list[Tile]:
+@cache
+def pooling_tile(n: int, d: int, height: int, width: int, gate: bool, gpu: Gpu) -> Tile:
+    """The tile of the kernel that pools a projection in memory, for maps held in registers."""
+    positions = _positions(height, width)
+    images = _images(positions)
+    block_d = _features(n, d, images)
+    return Tile(
+        images,
+        positions,
+        block_d,
+        threads=block_d,
+        block_c=0,
+        stages=1,
+        max_registers=_max_registers(height, width, gate, gpu),
+    )
+
+
+def one_launch_candidates(chosen: Tile) -> list[Tile]:
+    """Other tiles for autotuning to try in place of the chosen one."""
+    tiles = [
+        replace(chosen, images=factor * chosen.images, block_d=block_d, threads=threads)
+        for factor, block_d, threads in (
+            *((1, block_d, COLUMNS) for block_d in (16, 32, 64, 128)),
+            *((2, block_d, 2 * COLUMNS) for block_d in (64, 128)),
+            *((4, block_d, 4 * COLUMNS) for block_d in (64, 128)),
+        )
+    ]
+    return [
+        replace(tile, block_c=block_c, stages=stages)
+        for tile in tiles
+        for block_c in (64, 128)
+        for stages in (3, 4, 5)
+    ]
+
+
+def pooling_candidates(chosen: Tile) -> list[Tile]:
     """Other tiles for autotuning to try in place of the chosen one."""
     return [
-        replace(chosen, images=images, block_d=block_d, block_c=block_c, stages=stages)
-        for images in (chosen.images, 2 * chosen.images)
-        for block_d in (32, 64, 128)
-        for block_c in (chosen.block_c, 2 * chosen.block_c)
-        for stages in (2, 3, 4)
+        replace(chosen, block_d=block_d, threads=block_d, max_registers=max_registers)
+        for block_d in (32, 64, 128, 256)
+        for max_registers in {chosen.max_registers, None}
     ]
 
 
 def tile_key(
     n: int, c: int, d: int, height: int, width: int, dtype: torch.dtype, gate: bool
 ) -> tuple[object, ...]:
-    """What an autotuned tile depends on: C and D by their powers of two, N as in `tile`."""
-    few = _few_programs(n, d, height, width)
-    return few, c.bit_length(), d.bit_length(), height, width, str(dtype), gate
+    """What an autotuned tile depends on: C and D by their powers of two, N as in the tiles."""
+    width_of_tile = _features(n, d, _images(_positions(height, width)))
+    return width_of_tile, c.bit_length(), d.bit_length(), height, width, str(dtype), gate
 
 
 def _positions(height: int, width: int) -> int:
     return 1 << max(1, (height * width - 1).bit_length())
 
 
-def _few_programs(n: int, d: int, height: int, width: int) -> bool:
-    images = max(1, 64 // _positions(height, width))
-    return math.ceil(n / images) * math.ceil(d / COLUMNS) < MULTIPROCESSORS
+def _images(positions: int) -> int:
+    return max(1, 64 // positions)
 
 
-@cache
-def _tile(few: bool, height: int, width: int, element_size: int, gate: bool, gpu: Gpu) -> Tile:
-    positions = _positions(height, width)
-    return Tile(
-        images=max(1, 64 // positions),
-        positions=positions,
-        # With few programs the weight is read by few multiprocessors: spread it over more.
-        block_d=COLUMNS // 4 if few else COLUMNS,
-        block_c=64 if element_size == 2 else 32,
-        stages=3,
-        # 128 registers let four programs of 128 threads share a multiprocessor, and on Hopper
-        # nothing spills, as its matrix operands and accumulators leave room.
-        max_registers=128 if gpu.capability == 90 and height * width <= 49 and not gate else None,
-    )
+def _features(n: int, d: int, images: int) -> int:
+    """Features of a program: fewer where there would not be one for every multiprocessor."""
+    programs = math.ceil(n / images) * d
+    for features in (COLUMNS // 4, COLUMNS // 2):
+        if programs <= features * MULTIPROCESSORS:
+            return features
+    return COLUMNS
+
+
+def _most_stages(step_bytes: int, gpu: Gpu) -> int:
+    """How many steps of the matrix product fit shared memory."""
+    buffers = max(1, gpu.shared_memory // step_bytes)
+    # Before Hopper's asynchronous matrix products a step is free when it is multiplied.
+    frees_early = gpu.capability is None or gpu.capability < 90
+    return buffers + 1 if frees_early else buffers
+
+
+def _max_registers(height: int, width: int, gate: bool, gpu: Gpu) -> int | None:
+    """With 128 registers four programs of 128 threads share a multiprocessor.
+
+    On Hopper nothing spills then, as its matrix operands and accumulators leave room.
+    """
+    return 128 if gpu.capability == 90 and height * width <= 49 and not gate else None
 
 
 def chunk(width: int, gate: bool) -> int:

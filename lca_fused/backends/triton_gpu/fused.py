@@ -8,11 +8,10 @@ from torch import Tensor
 
 from lca_fused.backends.triton_gpu.autotune import best
 from lca_fused.backends.triton_gpu.dispatch import (
-    COLUMNS,
     Tile,
     float32_matmul_may_use_tf32,
-    tile,
-    tile_candidates,
+    one_launch_candidates,
+    one_launch_tile,
     tile_key,
 )
 from lca_fused.backends.triton_gpu.launch import gpu_of, on_device_of, options
@@ -105,7 +104,12 @@ def fused_kernel(
 
 
 def accumulate(
-    x: Tensor, weight: Tensor, bias: Tensor | None, kernel_sizes: KernelSizes | None, gate: bool
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel_sizes: KernelSizes | None,
+    gate: bool,
+    tile: Tile | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Project and pool in one launch.
 
@@ -115,6 +119,7 @@ def accumulate(
         bias: (D,) in the dtype of x, or None.
         kernel_sizes: (kh, kw) pairs that fit the map; None means all but 1x1.
         gate: whether the gate map is wanted.
+        tile: `dispatch`'s unless one is given.
 
     Returns:
         (N, D) and the gate map times H * W, (N, H * W, D), or None; in the dtype of x.
@@ -155,11 +160,13 @@ def accumulate(
             POSITIONS=config.positions,
             BLOCK_D=config.block_d,
             BLOCK_C=config.block_c,
-            **options(x, COLUMNS, stages=config.stages, max_registers=config.max_registers),
+            **options(x, config.threads, stages=config.stages, max_registers=config.max_registers),
         )
 
-    config = tile(n, d, height, width, x.element_size(), gate, gpu_of(x))
-    key = ("fused", *tile_key(n, c, d, height, width, x.dtype, gate))
     with on_device_of(x):
-        launch(best(key, config, tile_candidates, launch, x.device))
+        if tile is None:
+            default = one_launch_tile(n, d, height, width, x.element_size(), gate, gpu_of(x))
+            key = ("fused", *tile_key(n, c, d, height, width, x.dtype, gate))
+            tile = best(key, default, one_launch_candidates, launch, x.device)
+        launch(tile)
     return pooled, gate_map

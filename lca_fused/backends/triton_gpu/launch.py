@@ -24,6 +24,11 @@ class Gpu:
 
     warp_size: int
     capability: int | None  # of NVIDIA, 90 for compute capability 9.0; None for AMD
+    shared_memory: int  # bytes that a program may use
+
+
+HOPPER = Gpu(warp_size=32, capability=90, shared_memory=227 << 10)
+"""H100 and H200, for which the kernels were shaped."""
 
 
 def gpu_of(tensor: Tensor) -> Gpu:
@@ -34,11 +39,12 @@ def gpu_of(tensor: Tensor) -> Gpu:
 @cache
 def _gpu(device: torch.device) -> Gpu:
     if device.type != "cuda":
-        return Gpu(warp_size=32, capability=90)
+        return HOPPER
     properties = torch.cuda.get_device_properties(device)
     nvidia = torch.version.hip is None
     capability = 10 * properties.major + properties.minor if nvidia else None
-    return Gpu(properties.warp_size, capability)
+    shared_memory = getattr(properties, "shared_memory_per_block_optin", 64 << 10)
+    return Gpu(properties.warp_size, capability, shared_memory)
 
 
 def options(

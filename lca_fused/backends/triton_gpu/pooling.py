@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lca_fused.backends.triton_gpu.dispatch import in_registers
+from lca_fused.backends.triton_gpu.dispatch import Tile, in_registers
 from lca_fused.backends.triton_gpu.large_map import pool_large_map
 from lca_fused.backends.triton_gpu.launch import gpu_of, on_device_of
 from lca_fused.backends.triton_gpu.small_map import pool_small_map
@@ -12,7 +12,7 @@ from lca_fused.rectangles import KernelSizes
 
 
 def pool(
-    projection: Tensor, kernel_sizes: KernelSizes | None, gate: bool
+    projection: Tensor, kernel_sizes: KernelSizes | None, gate: bool, tile: Tile | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Pool every rectangle of a projection.
 
@@ -20,6 +20,7 @@ def pool(
         projection: (N, H, W, D), floating point.
         kernel_sizes: (kh, kw) pairs that fit the map; None means all but 1x1.
         gate: whether the gate map is wanted.
+        tile: `dispatch`'s unless one is given, for a map that `dispatch.in_registers` lets pass.
 
     Returns:
         (N, D) and the gate map times H * W, (N, H * W, D), or None; in the dtype of `projection`.
@@ -30,8 +31,9 @@ def pool(
     gate_map = projection.new_empty(n, height * width, d) if gate else None
     if projection.numel() == 0:
         return pooled, gate_map
-    small = in_registers(height, width, gate, gpu_of(projection))
-    launch = pool_small_map if small else pool_large_map
     with on_device_of(projection):
-        launch(projection, pooled, gate_map, kernel_sizes)
+        if in_registers(height, width, gate, gpu_of(projection)):
+            pool_small_map(projection, pooled, gate_map, kernel_sizes, tile)
+        else:
+            pool_large_map(projection, pooled, gate_map, kernel_sizes)
     return pooled, gate_map

@@ -7,7 +7,12 @@ import triton.language as tl
 from torch import Tensor
 
 from lca_fused.backends.triton_gpu.autotune import best
-from lca_fused.backends.triton_gpu.dispatch import COLUMNS, Tile, tile, tile_candidates, tile_key
+from lca_fused.backends.triton_gpu.dispatch import (
+    Tile,
+    pooling_candidates,
+    pooling_tile,
+    tile_key,
+)
 from lca_fused.backends.triton_gpu.launch import accumulation, gpu_of, options
 from lca_fused.backends.triton_gpu.tables import bit_mask, orientation
 from lca_fused.backends.triton_gpu.tile import pool_tile, tile_offsets
@@ -60,9 +65,16 @@ def small_map_kernel(
 
 
 def pool_small_map(
-    projection: Tensor, pooled: Tensor, gate_map: Tensor | None, kernel_sizes: KernelSizes | None
+    projection: Tensor,
+    pooled: Tensor,
+    gate_map: Tensor | None,
+    kernel_sizes: KernelSizes | None,
+    tile: Tile | None = None,
 ) -> None:
-    """Write (N, D) and, if given, the gate map of a contiguous projection (N, H, W, D)."""
+    """Write (N, D) and, if given, the gate map of a contiguous projection (N, H, W, D).
+
+    The tile is `dispatch`'s unless one is given.
+    """
     n, _, _, d = projection.shape
     transposed, height, width, kernel_sizes = orientation(*projection.shape[1:3], kernel_sizes)
     sizes, rectangles = bit_mask(height, width, kernel_sizes)
@@ -85,11 +97,12 @@ def pool_small_map(
             IMAGES=config.images,
             POSITIONS=config.positions,
             BLOCK_D=config.block_d,
-            **options(projection, COLUMNS, max_registers=config.max_registers),
+            **options(projection, config.threads, max_registers=config.max_registers),
         )
 
-    gate = gate_map is not None
-    gpu = gpu_of(projection)
-    config = tile(n, d, height, width, projection.element_size(), gate, gpu)
-    key = ("small map", *tile_key(n, 1, d, height, width, projection.dtype, gate))
-    launch(best(key, config, tile_candidates, launch, projection.device))
+    if tile is None:
+        gate = gate_map is not None
+        default = pooling_tile(n, d, height, width, gate, gpu_of(projection))
+        key = ("small map", *tile_key(n, 1, d, height, width, projection.dtype, gate))
+        tile = best(key, default, pooling_candidates, launch, projection.device)
+    launch(tile)

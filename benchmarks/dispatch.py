@@ -1,0 +1,211 @@
+"""Which GPU kernel and which tile serve a call fastest: `python -m benchmarks.dispatch`.
+
+Every path of the Triton backend, with every tile that autotuning would try, alternates with the
+projection alone. `lca_fused/backends/triton_gpu/dispatch.py` holds what should come out first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks import measure
+from benchmarks.accuracy import relative_error
+from benchmarks.cases import FORMATS
+from benchmarks.machine import describe
+from benchmarks.problem import Problem, make_problem
+from benchmarks.results import Row
+from benchmarks.shapes import Shape, parse_shapes
+from lca_fused.backends.projection import project
+from lca_fused.backends.triton_gpu import dispatch, fused, pooling, unavailable
+from lca_fused.backends.triton_gpu.launch import gpu_of
+
+SHAPES = ",".join(f"7x7-N{n}-C2048" for n in (1, 2, 4, 8, 16, 32, 64, 256))
+ONE_LAUNCH, TWO_LAUNCHES = "one launch", "matmul, pooling"
+# Paths round a projection differently; what is wrong is wrong by more.
+_TOLERANCE = 0.02
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to serve a call.
+
+    Attributes:
+        path: ONE_LAUNCH or TWO_LAUNCHES.
+        tile: of the kernel that pools; None where columns do not fit in registers.
+        gate: whether the gate map, which training needs, is made.
+    """
+
+    shape: Shape
+    dtype: str
+    gate: bool
+    path: str
+    tile: dispatch.Tile | None
+    chosen: bool = False
+    """Whether this is what the library would do."""
+
+    def __call__(self, problem: Problem) -> tuple[Tensor, Tensor | None]:
+        """Return (N, D) and the gate map or None."""
+        x, weight, bias = problem.x, problem.weight, problem.bias
+        if self.path == ONE_LAUNCH:
+            return fused.accumulate(x, weight, bias, None, self.gate, self.tile)
+        return pooling.pool(project(x, weight, bias), None, self.gate, self.tile)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the fastest variants of every shape; return the process's exit status."""
+    options = _parser().parse_args(arguments)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    probe = torch.empty(0, dtype=getattr(torch, options.dtype), device=device)
+    if (reason := unavailable(probe)) is not None:
+        print(f"benchmarks.dispatch times kernels on a GPU: {reason}", file=sys.stderr)
+        return 1
+    shapes = parse_shapes(options.shapes, device.type)
+    found = [v for shape in shapes for v in variants(shape, options.dtype, options.mode, device)]
+    if options.jobs > 1:
+        compile_variants(found, device, options.jobs)
+    rows = [time_variant(v, device, options.seconds) for v in tqdm(found, disable=None)]
+    if options.json is not None:
+        options.json.write_text(json.dumps({**describe(device), "variants": rows}, indent=1) + "\n")
+    print(table(rows, options.best))
+    return 0
+
+
+def variants(
+    shape: Shape, dtype: str, modes: Sequence[str], device: torch.device
+) -> Iterator[Variant]:
+    """Yield every way to serve calls of a shape, for "inference" and "training"."""
+    torch_dtype = getattr(torch, dtype)
+    probe = torch.empty(0, dtype=torch_dtype, device=device)
+    size, gpu = (shape.n, shape.d, shape.height, shape.width), gpu_of(probe)
+    tf32 = dispatch.float32_matmul_may_use_tf32()
+    for gate in (mode == "training" for mode in modes):
+        by_path: dict[str, tuple[dispatch.Tile | None, Sequence[dispatch.Tile | None]]] = {}
+        if dispatch.in_registers(shape.height, shape.width, gate, gpu):
+            pooled = dispatch.pooling_tile(*size, gate, gpu)
+            by_path[TWO_LAUNCHES] = pooled, dispatch.pooling_candidates(pooled)
+            one = dispatch.one_launch_tile(*size, probe.element_size(), gate, gpu)
+            by_path[ONE_LAUNCH] = one, dispatch.one_launch_candidates(one)
+        else:
+            by_path[TWO_LAUNCHES] = None, [None]
+        one_launch = dispatch.one_launch(
+            shape.n, shape.height, shape.width, torch_dtype, tf32, gate, gpu
+        )
+        taken = ONE_LAUNCH if one_launch else TWO_LAUNCHES
+        for path, (default, candidates) in by_path.items():
+            for tile in dict.fromkeys((default, *candidates)):
+                chosen = path == taken and tile == default
+                yield Variant(shape, dtype, gate, path, tile, chosen)
+
+
+def compile_variants(found: Sequence[Variant], device: torch.device, jobs: int) -> None:
+    """Fill Triton's cache, which the processes share, so that timing need not wait for it."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        runs = pool.map(partial(_failure, device=device), found, chunksize=8)
+        list(tqdm(runs, "compiling", total=len(found), disable=None))
+
+
+def time_variant(variant: Variant, device: torch.device, seconds: float) -> Row:
+    """Return the variant, and its time and that of the projection alone, or why there is none."""
+    row: Row = {**asdict(variant), "error": _failure(variant, device)}
+    if row["error"] is None:
+        problem = _problem(variant.shape, variant.dtype, device)
+        with torch.no_grad():
+            timings = measure.interleave(
+                partial(torch.nn.functional.linear, problem.rows, problem.weight, problem.bias),
+                partial(variant, problem),
+                measure.make_stopwatch(device),
+                seconds=seconds,
+                least_rounds=_ROUNDS,
+            )
+        row |= timings.summary()
+    return row
+
+
+def table(rows: Sequence[Row], best: int) -> str:
+    """Return the `best` fastest variants of every shape and mode, and the library's choice."""
+    groups: dict[tuple[str, bool], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((str(Shape(**row["shape"])), row["gate"]), []).append(row)
+    lines = []
+    for (shape, gate), group in groups.items():
+        timed = sorted((row for row in group if row["error"] is None), key=lambda row: row["ratio"])
+        failed = [row for row in group if row["error"] is not None and row["chosen"]]
+        shown = [row for place, row in enumerate(timed) if place < best or row["chosen"]]
+        mode = "training" if gate else "inference"
+        lines += [[shape, mode, *_cells(row)] for row in shown + failed]
+    headers = ["shape", "forward for", "path", "tile", "us", "time / projection", "library's"]
+    return str(tabulate(lines, headers, tablefmt="github", disable_numparse=True))
+
+
+def _cells(row: Row) -> list[str]:
+    tile = row["tile"]
+    short = "-" if tile is None else ", ".join(f"{key} {value}" for key, value in tile.items())
+    if row["error"] is not None:
+        return [row["path"], short, row["error"], "-", "yes"]
+    time, ratio = f"{1e6 * row['seconds'][1]:.1f}", f"{row['ratio']:.3f}"
+    return [row["path"], short, time, ratio, "yes" if row["chosen"] else ""]
+
+
+def _failure(variant: Variant, device: torch.device) -> str | None:
+    """Run a variant once; return what went wrong, if anything did."""
+    problem = _problem(variant.shape, variant.dtype, device)
+    expected = _expected(variant.shape, variant.dtype, variant.gate, device)
+    try:
+        with torch.no_grad():
+            results = variant(problem)
+    except Exception as error:  # out of registers or shared memory: no choice on this GPU
+        return f"{type(error).__name__}: {error}"
+    pairs = zip(results, expected, strict=True)
+    errors = [relative_error(a, b) for a, b in pairs if a is not None and b is not None]
+    wrong = not max(errors) <= _TOLERANCE
+    return f"wrong result: relative error {max(errors):.1e}" if wrong else None
+
+
+@lru_cache(maxsize=1)
+def _problem(shape: Shape, dtype: str, device: torch.device) -> Problem:
+    return make_problem(shape, device, getattr(torch, dtype), FORMATS["cuda"])
+
+
+@lru_cache(maxsize=1)
+def _expected(
+    shape: Shape, dtype: str, gate: bool, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    problem = _problem(shape, dtype, device)
+    with torch.no_grad():
+        return pooling.pool(project(problem.x, problem.weight, problem.bias), None, gate)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dispatch", description=__doc__)
+    parser.add_argument("--shapes", default=SHAPES, help=f"as the suite's (default: {SHAPES})")
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
+    parser.add_argument(
+        "--mode",
+        nargs="+",
+        default=("inference", "training"),
+        choices=("inference", "training"),
+        help="forward without and with the gate map (default: both)",
+    )
+    parser.add_argument("--seconds", type=float, default=0.1, help="of timing, a variant")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that compile (default: 1)")
+    parser.add_argument("--best", type=int, default=3, help="variants shown of every shape")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all variants' times")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

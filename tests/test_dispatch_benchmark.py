@@ -1,0 +1,98 @@
+"""Timing of paths and tiles, with kernels that torch operators stand in for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+from benchmarks import dispatch as benchmark
+from benchmarks.shapes import shape
+
+CPU = torch.device("cpu")
+SHAPE = shape(7, 7, 2, 8)
+
+
+def _mean(projection: Tensor, sizes: None, gate: bool, tile: object = None) -> tuple[Tensor, None]:
+    return projection.mean((1, 2)), None
+
+
+@pytest.fixture(autouse=True)
+def kernels(monkeypatch) -> None:
+    """Two launches that work; one launch is wrong where a program has 64 features, fails at 128."""
+
+    def one_launch(x, weight, bias, sizes, gate, tile):
+        if tile.block_d == 128:
+            raise RuntimeError("out of registers")
+        rows = x.permute(0, 2, 3, 1)
+        result = torch.nn.functional.linear(rows, weight, bias).mean((1, 2))
+        return (2 * result if tile.block_d == 64 else result), None
+
+    monkeypatch.setattr(benchmark.pooling, "pool", _mean)
+    monkeypatch.setattr(benchmark.fused, "accumulate", one_launch)
+    monkeypatch.setattr(benchmark, "unavailable", lambda _: None)
+
+
+def _variants(of=SHAPE, modes=("inference",), dtype="bfloat16") -> list[benchmark.Variant]:
+    return list(benchmark.variants(of, dtype, modes, CPU))
+
+
+@pytest.mark.parametrize("modes", [("inference",), ("inference", "training")])
+@pytest.mark.parametrize("n", [1, 256])
+def test_each_mode_has_one_choice_of_the_library_and_no_variant_twice(n, modes):
+    found = _variants(shape(7, 7, n, 2048), modes)
+    assert len(set(found)) == len(found)
+    assert [v.gate for v in found if v.chosen] == [mode == "training" for mode in modes]
+    assert {v.path for v in found} == {benchmark.ONE_LAUNCH, benchmark.TWO_LAUNCHES}
+    assert {v.path for v in found if v.chosen} == {
+        benchmark.ONE_LAUNCH if n == 1 else benchmark.TWO_LAUNCHES
+    }
+
+
+def test_maps_whose_columns_do_not_fit_in_registers_have_one_path():
+    (variant,) = _variants(shape(14, 14, 2, 8))
+    assert variant.path == benchmark.TWO_LAUNCHES
+    assert variant.chosen
+
+
+def test_variants_that_fail_or_are_wrong_are_not_timed():
+    errors = {}
+    for variant in _variants():
+        row = benchmark.time_variant(variant, CPU, seconds=0.0)
+        assert ("seconds" in row) == (row["error"] is None)
+        if variant.path == benchmark.ONE_LAUNCH:
+            errors[variant.tile.block_d] = row["error"]
+    assert errors[32] is None
+    assert errors[64].startswith("wrong result: relative error 1.0e+00")
+    assert errors[128] == "RuntimeError: out of registers"
+
+
+def test_the_table_has_the_fastest_and_the_librarys_choice(tmp_path, capsys):
+    path = tmp_path / "variants.json"
+    arguments = ["--shapes", "7x7-N2-C8", "--seconds", "0", "--best", "1", "--json", str(path)]
+    assert benchmark.main(arguments) == 0
+    rows = json.loads(path.read_text())["variants"]
+    printed = capsys.readouterr().out.splitlines()
+    for gate, mode in ((False, "inference"), (True, "training")):
+        timed = [row for row in rows if row["gate"] == gate and row["error"] is None]
+        lines = [line for line in printed if f"| {mode}" in line]
+        assert f"{min(row['ratio'] for row in timed):.3f}" in lines[0]
+        assert sum("yes" in line for line in lines) == 1
+        assert len(lines) <= 2
+
+
+def test_a_choice_of_the_library_that_fails_is_shown_with_its_error():
+    (chosen,) = (v for v in _variants() if v.chosen)
+    row = benchmark.time_variant(chosen, CPU, seconds=0.0)
+    row |= {"error": "OutOfResources: shared memory", "ratio": None}
+    assert "OutOfResources: shared memory" in benchmark.table([row], best=3)
+
+
+def test_without_a_gpu_it_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "unavailable", lambda _: "x is on cpu")
+    assert benchmark.main([]) == 1
+    assert "x is on cpu" in capsys.readouterr().err
