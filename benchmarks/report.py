@@ -124,7 +124,11 @@ def _setup_tables(rows: Sequence[Row], headline: bool) -> list[str]:
 
 def _heading(rows: Sequence[Row]) -> str:
     first = rows[0]
-    versions = [f"{name} {each}" for name, each in first["versions"].items() if each]
+    versions = [
+        f"{name} {' and '.join(found)}"
+        for name in first["versions"]
+        if (found := sorted({row["versions"][name] for row in rows if row["versions"].get(name)}))
+    ]
     dates = sorted({row["date"] for row in rows})
     threads = f", {first['threads']} threads" if first["device"] == "cpu" else ""
     return (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
 from lca_fused.backends import check_backend, choose
+from lca_fused.backends.tracing import autocast_dtype
 from lca_fused.rectangles import check_kernel_sizes, normalize_kernel_sizes
 
 
@@ -85,7 +85,7 @@ def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
 
 
 def _check_alike(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    autocast = torch.is_autocast_enabled(x.device.type)
+    autocast = autocast_dtype(x) is not None
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is None:
             continue

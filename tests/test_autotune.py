@@ -105,3 +105,13 @@ def test_candidates_differ_and_cover_the_same_map(chosen, candidates):
     assert len(set(found)) == len(found)
     assert chosen in found
     assert all(tile.positions == chosen.positions for tile in found)
+
+
+@pytest.mark.parametrize("line", ["5", '["torn', '["key", 3]', "[[], 1]"])
+def test_a_line_that_is_no_choice_costs_that_choice_alone(monkeypatch, timed, tmp_path, line):
+    _best()
+    with (tmp_path / "cache" / "autotune.json").open("a") as file:
+        file.write(line + "\n")
+    monkeypatch.setattr(autotune, "_chosen", {})
+    assert _best() == "quick"
+    assert len(timed) == 3

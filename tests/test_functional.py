@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lca_fused import local_concepts_accumulation
@@ -201,3 +203,28 @@ def test_all_positions_are_projected_by_one_matrix_product(backend, trainable):
         local_concepts_accumulation(x, weight, bias, backend=backend)
     products = [name for name in operators.names if "mm" in name]
     assert products == ["addmm"]
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_forward_mode_keeps_the_tangent(trainable):
+    inputs = random_inputs((2, 3, 4, 5), 6, dtype=torch.float64)
+    inputs = {name: tensor.requires_grad_(trainable) for name, tensor in inputs.items()}
+    tangent = torch.randn_like(inputs["x"])
+    with forward_ad.dual_level():
+        dual = inputs | {"x": forward_ad.make_dual(inputs["x"], tangent)}
+        found = forward_ad.unpack_dual(local_concepts_accumulation(**dual)).tangent
+    _, expected = torch.func.jvp(
+        lambda x: lca_reference(x, inputs["weight"], inputs["bias"]), (inputs["x"],), (tangent,)
+    )
+    assert found is not None
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_tensors_without_data_get_their_shape(backend):
+    inputs = random_inputs((2, 3, 4, 5), 6, dtype=torch.float32)
+    on_meta = {name: tensor.to("meta") for name, tensor in inputs.items()}
+    assert local_concepts_accumulation(**on_meta, backend=backend).shape == (2, 6)
+    with FakeTensorMode() as mode:
+        fakes = {name: mode.from_tensor(tensor) for name, tensor in inputs.items()}
+        assert local_concepts_accumulation(**fakes, backend=backend).shape == (2, 6)

@@ -12,7 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.autograd import forward_ad
 
+from lca_fused import local_concepts_accumulation
 from lca_fused.rectangles import KernelSizes, num_rectangles, resolve_kernel_sizes
 from reference.lca import lca_reference
 from tests.parity import relative_error
@@ -299,13 +302,26 @@ def test_what_cannot_be_served_is_said():
     assert "meta" in numba_cpu.unavailable(torch.zeros(1, device="meta"))
     assert "complex64" in numba_cpu.unavailable(torch.zeros(1, dtype=torch.complex64))
     assert "sparse" in numba_cpu.unavailable(torch.zeros(1, 1).to_sparse())
+    with FakeTensorMode():
+        assert "FakeTensor" in numba_cpu.unavailable(torch.zeros(1))
+
+
+def test_a_tangent_is_refused_rather_than_lost():
+    x, weight = torch.zeros(1, 2, 3, 3), torch.zeros(4, 2)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+        with pytest.raises(NotImplementedError, match="forward mode"):
+            local_concepts_accumulation(dual, weight, backend="numba")
 
 
 def test_numba_that_may_not_compile_cannot_serve(monkeypatch):
     monkeypatch.setattr("numba.config.DISABLE_JIT", True)
     numba_cpu._import_failure.cache_clear()
     assert "NUMBA_DISABLE_JIT" in numba_cpu.unavailable(torch.zeros(1))
+    choose = torch.compile(lambda x: x + len(numba_cpu.unavailable(x)), backend="eager")
+    assert choose(torch.zeros(1)) > 0
     numba_cpu._import_failure.cache_clear()
+    torch.compiler.reset()
 
 
 @pytest.fixture

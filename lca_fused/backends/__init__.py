@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lca_fused.backends import eager, numba_cpu, triton_gpu
+from lca_fused.backends.tracing import in_forward_mode
 from lca_fused.rectangles import KernelSizes
 
 # Before torch 2.7 export looks like any compilation: both then get the plain operators.
@@ -75,7 +76,11 @@ def _choose(x: Tensor) -> Backend:
 
 
 def _wants_plain_operators() -> bool:
-    """Export and torch.func transforms take apart what they are given."""
+    """Export, torch.func and forward mode take apart what they are given."""
     if torch.compiler.is_compiling():
         return bool(_is_exporting())
-    return torch.onnx.is_in_onnx_export() or torch._C._are_functorch_transforms_active()
+    return (
+        torch.onnx.is_in_onnx_export()
+        or torch._C._are_functorch_transforms_active()
+        or in_forward_mode()
+    )

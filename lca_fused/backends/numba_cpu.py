@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
 import logging
 import os
 import threading
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from lca_fused.backends.operator import accumulate
 from lca_fused.backends.projection import project
+from lca_fused.backends.tracing import constant, subclass_of_tensor
 from lca_fused.rectangles import KernelSizes, num_rectangles, resolve_kernel_sizes
 
 _LOGGER = logging.getLogger("lca_fused")
@@ -29,7 +29,6 @@ _COMPILED: set[tuple[str, torch.dtype]] = set()
 
 PoolRanges = Callable[[Iterable[tuple[int, int]]], None]
 
-_INSTALLED = importlib.util.find_spec("numba") is not None
 _IMPORTED_IN = os.getpid()
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -51,9 +50,9 @@ def unavailable(x: Tensor) -> str | None:
     if x.dtype not in _DTYPES:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
         return f"it serves {names}, and this tensor is {x.dtype}"
-    if torch.compiler.is_compiling():  # which cannot follow the import
-        return None if _INSTALLED else "numba is not installed"
-    return _import_failure()
+    if not torch.compiler.is_compiling() and (kind := subclass_of_tensor(x)) is not None:
+        return f"it serves plain tensors, and this one is a {kind}"
+    return _cannot_run()
 
 
 def local_concepts_accumulation(
@@ -276,6 +275,11 @@ def _kernels() -> Any:
     from lca_fused.backends import numba_kernels
 
     return numba_kernels
+
+
+@constant
+def _cannot_run() -> str | None:
+    return _import_failure()
 
 
 @functools.cache

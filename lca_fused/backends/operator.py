@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, cast
 import torch
 from torch import Tensor
 
+from lca_fused.backends.tracing import autocast_dtype, in_forward_mode
 from lca_fused.rectangles import KernelSizes
 
 KernelsName = Literal["triton", "numba"]
@@ -56,8 +57,8 @@ def accumulate(
     kernels: KernelsName,
 ) -> Tensor:
     """LCA of checked arguments, (N, C, H, W) -> (N, D), by the kernels named; autocast applies."""
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(x.device.type)
+    dtype = autocast_dtype(x)
+    if dtype is not None and x.dtype != torch.float64:
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     wants_gradient = torch.is_grad_enabled() and any(
@@ -68,7 +69,7 @@ def accumulate(
         if wants_gradient:
             return _accumulate_with_gate(x, weight, bias, sizes, kernels)[0]
         return _accumulate(x, weight, bias, sizes, kernels)
-    if wants_gradient:
+    if wants_gradient or in_forward_mode():  # which it refuses, rather than lose a tangent
         return _Accumulate.apply(x, weight, bias, kernel_sizes, kernels)
     return _load(kernels).project_and_pool(x, weight, bias, kernel_sizes, gate=False)[0]
 

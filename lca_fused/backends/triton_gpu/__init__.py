@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from lca_fused.backends.operator import accumulate
+from lca_fused.backends.tracing import constant, subclass_of_tensor
 from lca_fused.rectangles import KernelSizes
 
 _INSTALLED = importlib.util.find_spec("triton") is not None
@@ -40,12 +41,13 @@ def unavailable(x: Tensor) -> str | None:
         return None
     if x.device.type != "cuda":
         return f"x is on {x.device}, the kernels run on CUDA and ROCm GPUs"
+    if not torch.compiler.is_compiling() and (kind := subclass_of_tensor(x)) is not None:
+        return f"x is a {kind}, the kernels take plain tensors"
     return _too_old(x.device.index)
 
 
+@constant
 def _too_old(index: int | None) -> str | None:
-    if torch.compiler.is_compiling():
-        return None  # the compiler asks for as much
     major, minor = torch.cuda.get_device_capability(index)
     if torch.version.hip is None and major < 8:
         return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"

@@ -73,9 +73,20 @@ def _file() -> Path:
 
 
 def _load() -> dict[str, str]:
-    with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads(line) for line in _file().read_text().splitlines())
-    return {}
+    try:
+        lines = _file().read_text().splitlines()
+    except (OSError, ValueError):
+        return {}
+    return dict(entry for entry in map(_parsed, lines) if entry is not None)
+
+
+def _parsed(line: str) -> tuple[str, str] | None:
+    """A key and its choice, or None for a line that is neither: one that was cut off, perhaps."""
+    with contextlib.suppress(ValueError):
+        match json.loads(line):
+            case [str(key), str(name)]:
+                return key, name
+    return None
 
 
 def _store(key: str, name: str) -> None:

@@ -63,15 +63,18 @@ def fused_kernel(
     feature = first_feature + tl.arange(0, BLOCK_D)
     in_features = feature < D
     channel = tl.arange(0, BLOCK_C)
+    block_of_channels = tl.full((), BLOCK_C, tl.int64)
 
     row_offsets = (
-        image.to(tl.int64) * stride_n + (position // W) * stride_h + (position % W) * stride_w
+        image.to(tl.int64) * stride_n
+        + (position // W).to(tl.int64) * stride_h
+        + (position % W).to(tl.int64) * stride_w
     )
     x_ptrs = x_ptr + row_offsets[:, None] + channel[None, :].to(tl.int64) * stride_c
     weight_ptrs = (
         weight_ptr
         + feature[None, :].to(tl.int64) * weight_stride_d
-        + channel[:, None] * weight_stride_c
+        + channel[:, None].to(tl.int64) * weight_stride_c
     )
     tile = tl.zeros((IMAGES * POSITIONS, BLOCK_D), dtype=tl.float32)
     if BIAS:
@@ -82,8 +85,8 @@ def fused_kernel(
         x = tl.load(x_ptrs, mask=in_map[:, None] & in_channels[None, :], other=0.0)
         weight = tl.load(weight_ptrs, mask=in_channels[:, None] & in_features[None, :], other=0.0)
         tile = tl.dot(x, weight, tile, input_precision=PRECISION)
-        x_ptrs += BLOCK_C * stride_c
-        weight_ptrs += BLOCK_C * weight_stride_c
+        x_ptrs += block_of_channels * stride_c
+        weight_ptrs += block_of_channels * weight_stride_c
     pool_tile(
         tile,
         pooled_ptr,
