@@ -6,6 +6,7 @@ Draws on the Axes or Figure it is given and leaves matplotlib's global state alo
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ Corner = tuple[float, float, int, int]  # x, y, and the signs of the way into th
 
 _DIVERGING = "coolwarm"  # red for, blue against: told apart with any colour vision
 _STRONGEST_ALPHA = 0.85
+_CAPTION_HEIGHT = 0.4  # inches, of two small lines
 _LUMA = (0.299, 0.587, 0.114)
 # Okabe and Ito's colours for any colour vision; black is too dark on a photo.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
@@ -131,14 +133,18 @@ def draw_concepts(
     pixels = _pixels(photo, explanation)
     concepts = explanation.top_rectangles(index, k, max_overlap)
     boxes = _boxes(concepts, pixels)
-    rows = max(1, round(math.sqrt(len(boxes) / 1.5)))
-    columns = math.ceil(len(boxes) / rows)
-    grid = figure.add_gridspec(rows, 1 + columns, width_ratios=[rows] + [1] * columns)
+    widths = _columns(figure, pixels, boxes)
+    columns = len(widths) - 1
+    rows = math.ceil(len(boxes) / columns) if boxes else 1
+    grid = figure.add_gridspec(rows, len(widths), width_ratios=widths)
 
+    # Over all of it: names are often wider than the photo.
+    title = _title(explanation, index, class_name, separator=", ")
+    figure.suptitle(title, fontsize="medium", parse_math=False)
     whole = figure.add_subplot(grid[:, 0])
     whole.imshow(pixels)
+    whole.set_anchor("N")
     _frame(whole)
-    whole.set_title(_title(explanation, index, class_name), fontsize="medium", parse_math=False)
     shares, taken = _shares(explanation, index, concepts), set[Corner]()
     for number, (box, share) in enumerate(zip(boxes, shares, strict=True)):
         colour = _COLOURS[number % len(_COLOURS)]
@@ -150,11 +156,36 @@ def draw_concepts(
     return concepts
 
 
+def _columns(
+    figure: Figure | SubFigure, pixels: NDArray[np.uint8], boxes: Sequence[Box]
+) -> list[float]:
+    """Return the widths of the photo's column and of those of the details, in inches.
+
+    The photo is as high as the figure where that leaves half of the width. The details share the
+    rest in equal cells, in as many columns as suit the one that comes out smallest.
+    """
+    width, height = figure.bbox.width / figure.dpi, figure.bbox.height / figure.dpi
+    photo = min(height * pixels.shape[1] / pixels.shape[0], width / 2)
+    sizes = [(right - left, bottom - top) for left, top, right, bottom in boxes]
+
+    def area(columns: int) -> float:
+        """Return the smallest detail's area, once each is enlarged until it fills its cell."""
+        cell_width = (width - photo) / columns
+        cell_height = max(0.0, height / math.ceil(len(sizes) / columns) - _CAPTION_HEIGHT)
+        return min(w * h * min(cell_width / w, cell_height / h) ** 2 for w, h in sizes)
+
+    if not sizes:
+        return [photo]
+    columns = max(range(1, len(sizes) + 1), key=area)
+    return [photo] + [(width - photo) / columns] * columns
+
+
 def _draw_detail(ax: Axes, pixels: NDArray[np.uint8], box: Box, colour: str) -> None:
     left, top, right, bottom = box
     ax.imshow(pixels)
     ax.set_xlim(left - 0.5, right - 0.5)
     ax.set_ylim(bottom - 0.5, top - 0.5)
+    ax.set_anchor("N")  # captions of a row at one height
     _frame(ax, colour)
 
 
@@ -218,12 +249,14 @@ def _shares(explanation: Explanation, index: int, concepts: RectangleContributio
     contributions: list[float] = concepts.contribution.tolist()
     if total <= 0:
         return [f"{contribution:+.3g}" for contribution in contributions]
-    return [f"{value:+.3g} ({100 * value / total:.2g} %)" for value in contributions]
+    return [f"{value:+.3g}\n({100 * value / total:.2g} %)" for value in contributions]
 
 
-def _title(explanation: Explanation, index: int, class_name: str | None) -> str:
+def _title(
+    explanation: Explanation, index: int, class_name: str | None, separator: str = "\n"
+) -> str:
     name = f"class {int(explanation.target[index])}" if class_name is None else class_name
-    return f"{name}\nlogit {float(explanation.target_logits[index]):.3g}"
+    return f"{name}{separator}logit {float(explanation.target_logits[index]):.3g}"
 
 
 def _pixels(photo: Any, explanation: Explanation) -> NDArray[np.uint8]:

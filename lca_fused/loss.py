@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 Reduction = Literal["mean", "sum", "none"]
 
+_LEAST_LOG = -1e3  # below it exp() is 0 in every dtype
+
 
 class MaxEntropyLoss(nn.Module):
     r"""Average of NLL and the maximum-entropy loss, arXiv 2001.03992 section 3.3.
@@ -19,7 +21,9 @@ class MaxEntropyLoss(nn.Module):
     probabilities it is cross-entropy less the constant weight * H[target].
 
     Entropies are in nats, computed from log_softmax in float32 (float64 for float64 input) with
-    no epsilon, so logits of any finite size are safe. No target is ever ignored.
+    no epsilon, so logits of any finite size are safe. A logit of -inf takes its class out: it adds
+    nothing to the entropy, and the loss is inf where the target has a share of it. No target is
+    ever ignored.
 
     Args:
         gamma: weight of the entropy H[p] in the maximum-entropy loss; at least 0.
@@ -62,12 +66,14 @@ class MaxEntropyLoss(nn.Module):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002 (torch's own name)
         """Return the loss of logits `input` (N, K) against `target` (N,) or (N, K)."""
-        target = self._target_probabilities(input, target)
-        log_p = F.log_softmax(input, dim=1, dtype=target.dtype)
-        nll = -(target * log_p).sum(dim=1)
-        divergence = nll - torch.special.entr(target).sum(dim=1)
-        entropy = -(log_p.exp() * log_p).sum(dim=1)
-        loss = (1 - self.weight) * nll + self.weight * (divergence - self.gamma * entropy)
+        _check(input, target)
+        dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+        log_p = F.log_softmax(input, dim=1, dtype=dtype)
+        nll, target_entropy = self._nll(log_p, target)
+        # p log p is 0 where p is 0, whatever log p.
+        entropy = -(log_p.exp() * log_p.clamp(min=_LEAST_LOG)).sum(dim=1)
+        # KL is nll - target_entropy. As nll may be infinite it is not split by weight: 0 * inf.
+        loss = nll - self.weight * (target_entropy + self.gamma * entropy)
         if self.reduction == "none":
             return loss
         return loss.mean() if self.reduction == "mean" else loss.sum()
@@ -79,30 +85,38 @@ class MaxEntropyLoss(nn.Module):
             f"label_smoothing={self.label_smoothing}, reduction={self.reduction!r}"
         )
 
-    def _target_probabilities(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return (N, K) target probabilities in the dtype the loss is computed in."""
-        if logits.dim() != 2 or not logits.is_floating_point():
-            raise ValueError(
-                f"input has shape {tuple(logits.shape)} and dtype {logits.dtype}; "
-                "expected floating-point logits (N, K)"
-            )
-        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        if target.is_floating_point():
-            if target.shape != logits.shape:
-                raise ValueError(
-                    f"target has shape {tuple(target.shape)}; probabilities must have the "
-                    f"input's shape {tuple(logits.shape)}"
-                )
-            probabilities = target.to(dtype)
-        else:
-            probabilities = _one_hot(target, logits).to(dtype)
+    def _nll(self, log_p: Tensor, target: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Return -log p of the target (N,), and the target's own entropy, (N,) or 0."""
+        if not target.is_floating_point():
+            if not self.label_smoothing:
+                return -log_p.gather(1, target.long()[:, None])[:, 0], 0.0
+            target = torch.zeros_like(log_p).scatter_(1, target.long()[:, None], 1)
+        target = target.to(log_p.dtype)
         if self.label_smoothing:
-            uniform = self.label_smoothing / logits.shape[1]
-            probabilities = probabilities * (1 - self.label_smoothing) + uniform
-        return probabilities
+            uniform = self.label_smoothing / log_p.shape[1]
+            target = target * (1 - self.label_smoothing) + uniform
+        else:  # a class without a share of the target adds 0, whatever its log p
+            log_p = torch.where(target != 0, log_p, 0.0)
+        return -(target * log_p).sum(dim=1), torch.special.entr(target).sum(dim=1)
 
 
-def _one_hot(target: Tensor, logits: Tensor) -> Tensor:
+def _check(logits: Tensor, target: Tensor) -> None:
+    """Refuse what is neither class indices nor probabilities for these logits."""
+    if logits.dim() != 2 or not logits.is_floating_point():
+        raise ValueError(
+            f"input has shape {tuple(logits.shape)} and dtype {logits.dtype}; "
+            "expected floating-point logits (N, K)"
+        )
+    if not target.is_floating_point():
+        _check_indices(logits, target)
+    elif target.shape != logits.shape:
+        raise ValueError(
+            f"target has shape {tuple(target.shape)}; probabilities must have the "
+            f"input's shape {tuple(logits.shape)}"
+        )
+
+
+def _check_indices(logits: Tensor, target: Tensor) -> None:
     n, classes = logits.shape
     if target.dtype in (torch.bool, torch.complex64, torch.complex128):
         raise TypeError(
@@ -113,11 +127,10 @@ def _one_hot(target: Tensor, logits: Tensor) -> Tensor:
             f"target has shape {tuple(target.shape)}; expected ({n},) class indices "
             f"or ({n}, {classes}) probabilities"
         )
+    # Elsewhere gather and scatter_ stop at an index out of range without waiting for the device.
     on_cpu = target.device.type == "cpu" and not torch.compiler.is_compiling()
     if on_cpu and n and (target.min() < 0 or target.max() >= classes):
         raise ValueError(
             f"target holds class indices {int(target.min())}..{int(target.max())}; expected "
             f"0..{classes - 1} for {classes} logits (no index is ever ignored: drop such samples)"
         )
-    # Elsewhere scatter_ itself stops at an index out of range, without waiting for the device.
-    return torch.zeros_like(logits).scatter_(1, target.long()[:, None], 1)

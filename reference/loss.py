@@ -18,10 +18,17 @@ def max_entropy_loss_reference(
         weight: weight of the maximum-entropy term in the average.
 
     Returns:
-        (N,), in nats.
+        (N,), in nats. Where the target has a share of a class whose logit is -inf it is inf, and
+        NaN with a weight of 0 or 1 (0 * inf).
     """
     p = torch.softmax(logits, dim=1)
-    nll = -(target * p.log()).sum(dim=1)
-    divergence = (torch.xlogy(target, target) - target * p.log()).sum(dim=1)  # 0 log 0 = 0
-    entropy = -(p * p.log()).sum(dim=1)
+    log_p = torch.log_softmax(logits, dim=1)
+    nll = -_times_log(target, log_p).sum(dim=1)
+    divergence = (torch.xlogy(target, target) - _times_log(target, log_p)).sum(dim=1)
+    entropy = -_times_log(p, log_p).sum(dim=1)
     return (1 - weight) * nll + weight * (divergence - gamma * entropy)
+
+
+def _times_log(q: Tensor, log_p: Tensor) -> Tensor:
+    """Return q log p, where 0 log 0 = 0."""
+    return q * torch.where(q == 0, 0.0, log_p)

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -113,14 +114,56 @@ def test_each_concept_is_told_by_number_colour_and_share(figure, photo, explanat
     whole, *details = figure.axes
     total = float(explanation.positions[0].sum())
     assert total > 0
-    assert whole.get_title().startswith("plum\nlogit ")
+    assert figure.get_suptitle().startswith("plum, logit ")
     colours = [patch.get_edgecolor() for patch in whole.patches]
     assert len(set(colours)) == 3
     for number, (detail, colour) in enumerate(zip(details, colours, strict=True)):
         value = float(concepts.contribution[number])
-        assert detail.get_title() == f"{number + 1}:  {value:+.3g} ({100 * value / total:.2g} %)"
+        assert detail.get_title() == f"{number + 1}:  {value:+.3g}\n({100 * value / total:.2g} %)"
         assert whole.texts[number].get_text() == str(number + 1)
         assert {spine.get_edgecolor() for spine in detail.spines.values()} == {colour}
+
+
+SHAPES = {"square": (64, 64), "wide": (48, 96), "tall": (96, 48)}
+
+
+@pytest.mark.parametrize("k", range(1, 9))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_concepts_stand_in_an_even_grid_beside_the_photo(shape, k):
+    height, width = SHAPES[shape]
+    torch.manual_seed(0)
+    model = attach_lca(nn.Conv2d(3, 8, kernel_size=8, stride=8), 4)
+    explanation = explain(model, torch.randn(1, 3, height, width))
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    name = "a long name of a product of a brand"
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    draw_concepts(figure, pixels, explanation, 0, k=k, max_overlap=0.3, class_name=name)
+    figure.canvas.draw()
+    whole, *details = figure.axes
+    assert len(details) == k
+
+    texts = [figure.texts[0], *(detail.title for detail in details)]
+    parts = [text.get_window_extent() for text in texts]
+    parts += [ax.get_window_extent() for ax in figure.axes]
+    for i, part in enumerate(parts):
+        assert figure.bbox.x0 <= part.x0 < part.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= part.y0 < part.y1 <= figure.bbox.y1
+        assert not any(part.overlaps(other) for other in parts[:i])
+    photo = whole.get_window_extent()
+    assert photo.height > 0.6 * figure.bbox.height or photo.width > 0.4 * figure.bbox.width
+    for row in rows_of(details):
+        tops = [detail.get_window_extent().y1 for detail in row]
+        captions = [detail.title.get_window_extent().y0 for detail in row]
+        assert np.ptp(tops) < 1
+        assert np.ptp(captions) < 1
+
+
+def rows_of(details: list[Axes]) -> list[list[Axes]]:
+    rows: dict[int, list[Axes]] = {}
+    for detail in details:
+        rows.setdefault(detail.get_subplotspec().rowspan.start, []).append(detail)
+    return list(rows.values())
 
 
 def test_no_two_numbers_stand_on_each_other(figure, photo, explanation):
@@ -170,6 +213,7 @@ def test_a_class_name_is_no_mathematics(figure, photo, explanation):
     draw_concepts(right, photo, explanation, 0, class_name=name)
     figure.canvas.draw()  # fails where it is read as a formula
     assert name in left.axes[0].get_title()
+    assert name in right.get_suptitle()
 
 
 def test_both_pictures_can_be_drawn_from_a_tensor_and_without_global_state(photo, explanation):

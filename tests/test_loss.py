@@ -146,6 +146,97 @@ def test_huge_logits_give_finite_losses_and_gradients(correct, smoothing, dtype)
         assert loss.tolist() == pytest.approx(expected, rel=2**-8)
 
 
+def masked(dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Logits in which class 1 is impossible, with all in one and some in another row."""
+    z = logits(dtype)
+    z[:, 1] = -math.inf
+    z[5, 1:] = -math.inf
+    return z
+
+
+def without_class_1(target: torch.Tensor) -> torch.Tensor:
+    target = target.clone()
+    target[:, 1] = 0
+    target[5] = torch.tensor([1.0, 0, 0, 0])
+    return target / target.sum(dim=1, keepdim=True)
+
+
+TARGETS = {
+    "indices": torch.tensor([0, 3, 2, 3, 2, 0]),
+    "probabilities": without_class_1(probabilities()),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize(("gamma", "weight"), SETTINGS)
+def test_classes_with_a_logit_of_minus_infinity_are_as_if_they_were_not_there(
+    gamma, weight, target
+):
+    loss = MaxEntropyLoss(gamma, weight, reduction="none")
+    z = masked().requires_grad_()
+    actual = loss(z, target)
+    actual.sum().backward()
+
+    distant = masked().clamp(min=-1e4).requires_grad_()  # probabilities that are 0 as numbers
+    expected = loss(distant, target)
+    expected.sum().backward()
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(z.grad, distant.grad, rtol=1e-11, atol=1e-13)
+    assert (z.grad[:, 1] == 0).all()
+
+    first = [row[:1] + row[2:] for row in (masked()[:5].tolist())]
+    shares = target if target.is_floating_point() else F.one_hot(target, 4).double()
+    shares = [row[:1] + row[2:] for row in shares[:5].tolist()]
+    by_formula = [by_hand(row, t, gamma, weight) for row, t in zip(first, shares, strict=True)]
+    assert actual[:5].tolist() == pytest.approx(by_formula, rel=1e-12, abs=1e-13)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_the_reference_says_the_same_of_logits_of_minus_infinity(target):
+    ours, theirs = (masked().requires_grad_() for _ in range(2))
+    shares = target if target.is_floating_point() else F.one_hot(target, 4).double()
+    actual = MaxEntropyLoss(0.7, 0.4, reduction="none")(ours, target)
+    expected = max_entropy_loss_reference(theirs, shares, 0.7, 0.4)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-13)
+    actual.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_a_target_of_an_impossible_class_is_infinite_as_in_cross_entropy(dtype, weight):
+    z = masked(dtype).requires_grad_()
+    target = torch.tensor([0, 1, 2, 3, 2, 0])
+    for given_as in (target, F.one_hot(target, 4).to(dtype)):
+        z.grad = None
+        each = MaxEntropyLoss(0.0, weight, reduction="none")(z, given_as)
+        each.sum().backward()
+        theirs = masked(torch.float64).to(dtype).requires_grad_()
+        expected = F.cross_entropy(theirs.to(each.dtype), target, reduction="none")
+        expected.sum().backward()
+        assert expected[1].item() == math.inf
+        torch.testing.assert_close(each, expected)
+        torch.testing.assert_close(z.grad, theirs.grad)
+    soft = max_entropy_loss_reference(masked(), F.one_hot(target, 4).double())
+    assert soft.isinf().tolist() == [False, True, False, False, False, False]
+
+
+def test_smoothed_labels_give_an_impossible_class_a_share_as_in_cross_entropy():
+    loss = MaxEntropyLoss(label_smoothing=0.1, reduction="none")(masked(), TARGETS["indices"])
+    expected = F.cross_entropy(
+        masked(), TARGETS["indices"], label_smoothing=0.1, reduction="none"
+    )  # fmt: skip
+    assert torch.equal(loss, expected)
+    assert (loss == math.inf).all()
+
+
+def test_logits_that_are_all_minus_infinity_have_no_loss_as_in_cross_entropy():
+    z, target = torch.full((1, 3), -math.inf), torch.tensor([0])
+    assert F.cross_entropy(z, target).isnan()
+    assert MaxEntropyLoss()(z, target).isnan()
+
+
 def test_large_common_shifts_of_the_logits_change_nothing():
     loss = MaxEntropyLoss(reduction="none")
     torch.testing.assert_close(loss(logits() + 1e4, INDICES), loss(logits(), INDICES))
