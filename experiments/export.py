@@ -54,7 +54,7 @@ class Options:
     checkpoint: tyro.conf.Positional[Path]
     """Stored model, <output>/cells/.../*.model.pt."""
     output: Path
-    """Folder of the files; files of an earlier export are replaced."""
+    """Folder of the files; an earlier export in it is replaced, and has to be in each format."""
     formats: tuple[Literal["onnx", "torch-export", "safetensors"], ...] = (
         "onnx",
         "torch-export",
@@ -125,9 +125,12 @@ def export(classifier: LoadedClassifier, options: Options, images: Sequence[Tens
         images: batches (n, 3, S, S), normalised, that the files are tried on.
 
     Raises:
+        ExportError: files of other formats are in the folder, which the description would leave
+            out: they may be of another model.
         DisagreementError: a file differs from the model by more than the tolerance, or names
             another class.
     """
+    _check_folder(options)
     made = not options.output.exists()
     options.output.mkdir(parents=True, exist_ok=True)
     try:
@@ -152,6 +155,18 @@ def export(classifier: LoadedClassifier, options: Options, images: Sequence[Tens
                 options.output.rmdir()
         raise
     logger.info("written to %s", options.output)
+
+
+def _check_folder(options: Options) -> None:
+    others = [name for name in FORMATS if name not in options.formats]
+    left = [name for name in others if (options.output / FORMATS[name].file).exists()]
+    if left:
+        files = ", ".join(FORMATS[name].file for name in left)
+        raise ExportError(
+            f"{options.output} holds {files} of an earlier export, which would stay beside the new "
+            f"model.json; name another --output, remove what is not wanted, or replace all with "
+            f"--formats {' '.join((*options.formats, *left))}"
+        )
 
 
 def compare(

@@ -7,7 +7,7 @@
 Photos go through what the model's test photos went through. Every row is written as soon as it is
 computed; photos that cannot be read are rows with an error. Exit status: 0 when every photo was
 read, 1 when some could not be, 2 when the command line or the model cannot be used, 130 when
-interrupted.
+interrupted, 141 when nobody reads the rows any more (`... | head`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,12 +29,23 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.deploy.inference import MEGAPIXEL, PhotoReader, find_photos
-from experiments.deploy.prediction_rows import CsvWriter, JsonLinesWriter, Prediction, RowWriter
+from experiments.deploy.inference import MAX_MEGAPIXELS, MEGAPIXEL, PhotoReader, find_photos
+from experiments.deploy.prediction_rows import (
+    CsvWriter,
+    JsonLinesWriter,
+    NoReaderError,
+    Prediction,
+    RowWriter,
+)
 from experiments.networks.checkpoint import LoadedClassifier, load_classifier
 from experiments.training.device import Compute, Precision, resolve_compute, share_cores
 
 logger = logging.getLogger(__name__)
+
+# As a shell reports a program that a signal ended: 128 + SIGINT, 128 + SIGPIPE. Not 0, as photos
+# may be left without a row.
+_INTERRUPTED = 130
+_NO_READER = 141
 
 
 class OptionsError(ValueError):
@@ -43,8 +55,8 @@ class OptionsError(ValueError):
 class Pictures(Protocol):
     """Where pictures of explained photos go."""
 
-    def save(self, paths: Sequence[Path], images: Tensor) -> None:
-        """Explain photos: (n, 3, S, S), normalised, on the model's device."""
+    def save(self, paths: Sequence[Path], images: Tensor, classes: Sequence[int]) -> None:
+        """Explain n classes of n photos: (n, 3, S, S), normalised, on the model's device."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ class Options:
     workers: int | None = None
     """Processes that decode photos; default: half the cores, 8 at most; 0: none."""
     max_megapixels: float = 100.0
-    """Larger photos are refused; a worker needs 12 to 19 MB of memory a megapixel."""
+    """Larger photos are refused; a worker needs 12 to 19 MB of memory a megapixel. At most 178."""
 
     def __post_init__(self) -> None:
         if not self.photos:
@@ -85,6 +97,11 @@ class Options:
             raise OptionsError(f"--workers is {self.workers}; expected 0 or more")
         if not self.max_megapixels > 0:
             raise OptionsError(f"--max-megapixels is {self.max_megapixels}; expected more than 0")
+        if self.max_megapixels > MAX_MEGAPIXELS:
+            raise OptionsError(
+                f"--max-megapixels is {self.max_megapixels}; expected at most {MAX_MEGAPIXELS}, "
+                "the largest that Pillow decodes; scale larger photos down"
+            )
 
 
 class Predictor:
@@ -127,13 +144,22 @@ class Predictor:
                 path, error="the network's output is not finite; try --precision float32"
             )
         names = [self.classes[index] for index in classes]
-        return Prediction(path, top=tuple(zip(names, probabilities, strict=True)))
+        top = tuple(zip(names, probabilities, strict=True))
+        return Prediction(path, top=top, likeliest=classes[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predict what `arguments` (default: the command line) ask for; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # to standard error
     options = tyro.cli(Options, args=arguments, prog="predict.py")
+    try:
+        return _predict(options)
+    except NoReaderError:
+        _discard_standard_output()
+        return _NO_READER
+
+
+def _predict(options: Options) -> int:
     with ExitStack() as stack:
         try:
             classifier = load_classifier(options.checkpoint)
@@ -147,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _predict_all(options, classifier, compute, rows, pictures)
         except KeyboardInterrupt:
             logger.error("interrupted; the rows written so far are kept")
-            return 130
+            return _INTERRUPTED
 
 
 def _predict_all(
@@ -173,12 +199,22 @@ def _predict_all(
             rows.write(_in_order(batch.paths, predictions + errors))
             failed += _report(predictions + errors)
             if pictures is not None:
-                good = [index for index, row in enumerate(predictions) if row.error is None]
-                pictures.save([predictions[index].path for index in good], images[good])
+                _explain(pictures, predictions, images)
             bar.update(len(batch.paths))
     rate = len(photos) / (time.perf_counter() - start)
     logger.info("%d photos, %d of them without a prediction, %.1f img/s", len(photos), failed, rate)
     return 1 if failed else 0
+
+
+def _explain(pictures: Pictures, predictions: Sequence[Prediction], images: Tensor) -> None:
+    """Save a picture a photo, of the class that its row names first."""
+    named = {
+        index: prediction.likeliest
+        for index, prediction in enumerate(predictions)
+        if prediction.likeliest is not None
+    }
+    paths = [predictions[index].path for index in named]
+    pictures.save(paths, images[list(named)], list(named.values()))
 
 
 def _in_order(paths: Sequence[Path], predictions: Sequence[Prediction]) -> list[Prediction]:
@@ -228,6 +264,13 @@ def _opened(path: Path | None) -> Iterator[TextIO]:
         ) from error
     with file:
         yield file
+
+
+def _discard_standard_output() -> None:
+    """Let the interpreter flush, as it ends, what could not be written."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ class CheckpointError(ValueError):
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write tensors and plain values to `path`, atomically."""
-    _write_atomically(path, lambda file: torch.save(state, file))
+    write_atomically(path, lambda file: torch.save(state, file))
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -39,7 +39,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 def save_text(text: str, path: Path) -> None:
     """Write `text` to `path` in UTF-8, atomically."""
-    _write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def save_json(value: Any, path: Path) -> None:
@@ -47,7 +47,12 @@ def save_json(value: Any, path: Path) -> None:
     save_text(json.dumps(value, indent=1) + "\n", path)
 
 
-def _write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Let `write` fill a file opened in binary mode that becomes `path` once it is whole.
+
+    Raises:
+        OSError: its folder cannot be made or written to; what was at `path` stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile's: its files are readable by their owner alone, and reports are for others too.
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

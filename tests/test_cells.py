@@ -1,14 +1,17 @@
 """What a stored result is called, and what it holds."""
 
+import errno
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from experiments.data.augment import SMALL_PHOTOS
 from experiments.data.dataset import ProductDataset, Sample
-from experiments.study.cells import Cell, build_classifier
+from experiments.study import cells
+from experiments.study.cells import Cell, build_classifier, run_cell
 from experiments.study.digests import recipe_identity
 from experiments.training.device import Compute
 from experiments.training.recipe import Recipe
@@ -74,6 +77,40 @@ def test_keypoint_matching_has_no_network_and_networks_match_no_keypoints(cell):
         build_classifier(replace(cell, method="sift"))
     with pytest.raises(ValueError, match="no keypoints"):
         cell.detector()
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("out of memory"), OSError("no space for the trace"), ValueError("{")]
+)
+def test_memory_that_cannot_be_measured_is_left_out(monkeypatch, caplog, error):
+    def fail(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(cells, "step_costs", fail)
+    cells._peak_bytes.cache_clear()
+    compute = Compute(torch.device("cpu"), torch.float32)
+    assert cells._peak_bytes("embedded", "lca", Recipe(), compute, 3) is None
+    assert str(error) in caplog.text
+    cells._peak_bytes.cache_clear()
+
+
+def test_finished_matching_is_kept_until_its_result_is_stored(cell, tmp_path, monkeypatch):
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    for sample in (*cell.dataset.train, *cell.dataset.test):
+        Image.effect_noise((64, 64), 80).save(sample.path)
+    matching, output = replace(cell, method="sift"), tmp_path / "runs"
+    scores = output / "keypoints"
+    with monkeypatch.context() as patched:
+        patched.setattr(cells, "save_json", full)
+        with pytest.raises(OSError, match="no space"):
+            run_cell(matching, pytest.fail, output, workers=0)
+    assert list(scores.glob("sift-scores-*.npz"))
+
+    result = run_cell(matching, pytest.fail, output, workers=0)
+    assert run_cell(matching, pytest.fail, output, workers=0) == result
+    assert not list(scores.glob("sift-scores-*.npz"))
 
 
 def test_a_cut_out_is_known_by_its_mask_as_well(cell, tmp_path):

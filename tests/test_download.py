@@ -313,6 +313,18 @@ def test_a_damaged_member_changes_nothing(tmp_path):
     assert "is cut off or damaged (Bad CRC-32 for file '2.bin')" in refused(archive)
 
 
+def test_a_compression_that_python_cannot_read_is_named(tmp_path):
+    """Windows writes Deflate64, method 9, for large files."""
+    archive = zipped(tmp_path / "x.zip", {"1.bin": CONTENT[:5000], "2.bin": CONTENT[:5000]})
+    content = bytearray(archive.read_bytes())
+    content[content.rindex(b"PK\x03\x04") + 8] = 9  # of the second member
+    content[content.rindex(b"PK\x01\x02") + 10] = 9
+    archive.write_bytes(content)
+    message = refused(archive)
+    assert "compressed in a way that Python cannot read" in message
+    assert f"unpack it by hand into {tmp_path / 'unpacked'}" in message
+
+
 def test_a_page_instead_of_an_archive_is_named(tmp_path):
     (tmp_path / "x.zip").write_text("<html>log in first</html>")
     assert "(25 bytes) is no zip or tar archive" in refused(tmp_path / "x.zip")

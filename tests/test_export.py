@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,19 @@ def test_safetensors_holds_the_models_tensors(model, exported):
     assert all(torch.equal(tensors[key], state[key]) for key in state)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="permissions are those of the folder")
+def test_files_have_the_permissions_of_any_new_file(model, tmp_path):
+    before = os.umask(0o027)
+    try:
+        assert main([str(model), "--output", str(tmp_path / "out")]) == 0
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert modes == dict.fromkeys(
+        ["model.onnx", "model.pt2", "model.safetensors", "model.json"], 0o640
+    )
+
+
 def test_manifest_describes_the_files(exported):
     description = manifest(exported)
     assert description["classes"] == sorted(COLOURS)
@@ -187,6 +201,23 @@ def test_refused_export_keeps_the_earlier_one(model, tmp_path, monkeypatch):
     monkeypatch.setitem(FORMATS, "safetensors", spoilt(float("nan")))
     assert main(arguments) == 1
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_files_of_other_formats_are_not_left_beside_another_model(model, tmp_path, caplog):
+    """The second model's model.json would not say that model.safetensors is of the first."""
+    output = tmp_path / "shipped"
+    arguments = ["--output", str(output), "--formats"]
+    assert main([str(model), *arguments, "safetensors", "torch-export"]) == 0
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    other = write_model(tmp_path / "gap.model.pt", "gap")
+    assert main([str(other), *arguments, "torch-export"]) == 2
+    assert f"{output} holds model.safetensors of an earlier export" in caplog.text
+    assert "torch-export safetensors" in caplog.text
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+    assert main([str(other), *arguments, "torch-export", "safetensors"]) == 0
+    assert manifest(output)["model"]["method"] == "gap"
+    assert set(manifest(output)["files"]) == {"torch-export", "safetensors"}
 
 
 def test_another_class_is_refused_within_any_tolerance(model):

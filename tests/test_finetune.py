@@ -118,6 +118,19 @@ def test_interrupted_it_goes_on_where_it_was(
         assert found[name] == expected[name]
 
 
+def test_accuracy_is_that_of_the_stored_top_five(photos, options, run, capsys, without_report):
+    assert main([str(photos), *options]) == 0
+    (path,) = (run / "cells").rglob("*.json")
+    cell = json.loads(path.read_text())
+    right = sum(top[0] == label for top, label in zip(cell["top5"], cell["labels"], strict=True))
+    path.write_text(json.dumps(cell | {"accuracy": (right - 1) / 12}))  # argmax's, which tied
+    capsys.readouterr()
+    assert main([str(photos), *options]) == 0
+    assert f"{100 * right / 12:.1f} % of 12 test photos recognised" in capsys.readouterr().out
+    facts = json.loads((run / "finetune.json").read_text())
+    assert facts["accuracy_percent"] == pytest.approx(100 * right / 12)
+
+
 # Uneven classes
 
 
@@ -242,6 +255,7 @@ def test_without_jinja_the_model_is_there_all_the_same(photos, options, run, cap
         (["PHOTOS", "--method", "sift"], "lca-me"),
         (["PHOTOS", "--backbone", "nonsense"], "mobilenet-v2"),
         (["PHOTOS", "--seed", "-1"], "0 or more"),
+        (["PHOTOS", "--workers", "-1"], "--workers is -1; expected 0 or more"),
         (["PHOTOS", "--device", "cuda:99"], "--device cpu"),
     ],
 )

@@ -78,6 +78,16 @@ def test_the_sentence_says_whether_it_helped(before, after, verdict):
     assert f"{100 * found.low:+.1f} to {100 * found.high:+.1f}" in sentence
 
 
+@pytest.mark.parametrize(("before", "after"), [(95, 100), (100, 95)])
+def test_the_sentence_never_contradicts_its_p_value(before, after):
+    step, found = gain(Entry((run(before),)), Entry((run(after),)))
+    assert found.low > 0 or found.high < 0, "the interval alone would tell it from chance"
+    assert found.p_value == pytest.approx(2 * 0.5**5), "five coins"
+    sentence = in_words(step, "data", found)
+    assert "LCA made no difference that can be told from chance" in sentence
+    assert "p = 0.062" in sentence
+
+
 def test_p_values_are_printed_to_two_digits_but_never_as_zero():
     _, large = gain(Entry((run(50),)), Entry((run(51),)))
     _, tiny = gain(Entry((run(0),)), Entry((run(100),)))

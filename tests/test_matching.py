@@ -20,6 +20,7 @@ from experiments.matching import (
     SiftDetector,
     cache,
     count_inliers,
+    discard_scores,
     evaluate,
     evaluate_matching,
     match,
@@ -915,6 +916,7 @@ def test_evaluation_uses_the_cache_and_the_given_reader(data_set, tmp_path):
             progress=False,
             read_image=read_image,
         )
+        discard_scores(data_set, SiftDetector(), tmp_path / "cache", image_side=200)
     assert read == ["train"] * 7 + ["test"] * 4 + ["test"] * 4
 
 
@@ -943,9 +945,36 @@ def test_an_aborted_run_matches_the_finished_photos_no_second_time(data_set, tmp
     resumed = evaluate_matching(data_set, SiftDetector(), read_image=abort_after(2), **settings)
     expected = evaluate_matching(data_set, SiftDetector(), progress=False)
     assert resumed.top5.tolist() == expected.top5.tolist()
-    assert not list(folder.glob("sift-scores-*.npz"))
-    with pytest.raises(AbortedError):  # a finished run starts afresh
+    again = evaluate_matching(data_set, SiftDetector(), read_image=abort_after(0), **settings)
+    assert again.top5.tolist() == expected.top5.tolist()
+
+
+def test_scores_are_kept_until_they_are_discarded(data_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "_PHOTOS_A_FILE", 2)
+    settings = {"cache_dir": tmp_path, "image_side": 200, "progress": False}
+    evaluate_matching(data_set, SiftDetector(), **settings)
+    evaluate_matching(replace(data_set, test=data_set.test[:2]), SiftDetector(), **settings)
+    others = replace(data_set, test=data_set.test[::-1])
+    evaluate_matching(others, SiftDetector(), **settings)
+    assert len(list(tmp_path.glob("sift-scores-*.npz"))) == 4
+
+    for _ in range(2):
+        discard_scores(data_set, SiftDetector(), tmp_path, image_side=200)
+        assert len(list(tmp_path.glob("sift-scores-*.npz"))) == 2, "those of other photos stay"
+    assert list(tmp_path.glob("sift-[0-9a-f]*.npz")), "keypoints serve the next run"
+    with pytest.raises(AbortedError):
         evaluate_matching(data_set, SiftDetector(), read_image=abort_after(2), **settings)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions are those of the folder")
+def test_stored_arrays_have_the_permissions_of_any_new_file(tmp_path):
+    before = os.umask(0o027)
+    try:
+        cache.save_arrays(tmp_path / "new" / "a.npz", numbers=np.arange(3))
+    finally:
+        os.umask(before)
+    (file,) = (tmp_path / "new").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("change", ["labels", "classes", "train", "test", "detector", "damaged"])
@@ -965,11 +994,11 @@ def test_scores_of_another_run_are_not_taken(data_set, tmp_path, monkeypatch, ch
     if change == "damaged":
         for file in (tmp_path / "cache").glob("sift-scores-*.npz"):
             file.write_bytes(b"damaged")
+    with pytest.raises(AbortedError):
+        evaluate_matching(changed, detector, read_image=abort_after(3), **settings)
     resumed = evaluate_matching(changed, detector, **settings)
     expected = evaluate_matching(changed, detector, progress=False)
     assert resumed.top5.tolist() == expected.top5.tolist()
-    with pytest.raises(AbortedError):
-        evaluate_matching(changed, detector, read_image=abort_after(3), **settings)
 
 
 def test_no_bar_is_left_for_photos_the_cache_knows(data_set, tmp_path, capsys):

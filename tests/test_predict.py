@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,14 @@ import torch
 from PIL import Image
 
 from experiments.data.dataset import ProductDataset, Sample
-from experiments.deploy.inference import PhotoReader, find_photos
+from experiments.data.images import ImageError, image_size
+from experiments.deploy.inference import MAX_MEGAPIXELS, MEGAPIXEL, PhotoReader, find_photos
+from experiments.deploy.prediction_rows import (
+    CsvWriter,
+    JsonLinesWriter,
+    NoReaderError,
+    Prediction,
+)
 from experiments.networks.checkpoint import load_classifier
 from experiments.predict import main
 from experiments.training.photos import Photos
@@ -239,6 +249,17 @@ def test_larger_photos_can_be_allowed(model, tmp_path):
     predict(model, photo, "--output", tmp_path / "b.csv", "--max-megapixels", 0.01)
 
 
+def test_no_more_megapixels_can_be_allowed_than_pillow_decodes(model, tmp_path, capsys):
+    assert MAX_MEGAPIXELS == 2 * Image.MAX_IMAGE_PIXELS // MEGAPIXEL
+    photo = huge_png(tmp_path / "huge.png", side=14_500)
+    with pytest.raises(ImageError, match="Pillow refuses"):
+        image_size(photo)
+    with pytest.raises(SystemExit) as ended:
+        main([str(model), str(photo), *FAST, "--max-megapixels", "211"])
+    assert ended.value.code == 2
+    assert "--max-megapixels is 211.0; expected at most 178" in capsys.readouterr().err
+
+
 def test_folders_are_searched_and_every_photo_counts_once(model, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(photos)
     named = photos / "lime" / "0.png"
@@ -270,12 +291,17 @@ def test_earlier_output_is_not_overwritten(model, photos, tmp_path, caplog):
     assert str(output) in caplog.text
 
 
+def many(folder: Path, count: int) -> Path:
+    """A folder of `count` photos."""
+    folder.mkdir()
+    photo = noise(folder.parent / "photo.png", side=256)
+    for index in range(count):
+        shutil.copy(photo, folder / f"{index:03}.png")
+    return folder
+
+
 def test_interrupted_run_keeps_its_rows(model, tmp_path):
-    photos = tmp_path / "many"
-    photos.mkdir()
-    photo = noise(tmp_path / "photo.png", side=256)
-    for index in range(400):
-        shutil.copy(photo, photos / f"{index:03}.png")
+    photos = many(tmp_path / "many", 400)
     output = tmp_path / "rows.csv"
     command = [sys.executable, "experiments/predict.py", str(model), str(photos), *FAST]
     command += ["--output", str(output), "--batch-size", "1"]
@@ -288,6 +314,75 @@ def test_interrupted_run_keeps_its_rows(model, tmp_path):
     assert "rows written so far are kept" in errors
     assert 3 <= len(rows(output)) < 400
     assert all(row["class_1"] for row in rows(output))
+
+
+def test_reader_that_has_enough_ends_it_quietly(model, tmp_path):
+    photos = many(tmp_path / "many", 400)
+    command = [sys.executable, "experiments/predict.py", str(model), str(photos), *FAST]
+    command += ["--batch-size", "1"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process.stdout as output:
+        header, row = output.readline(), output.readline()
+    with process.stderr as progress:
+        errors = progress.read()
+    assert process.wait(timeout=60) == 141, errors
+    assert header.startswith("file,")
+    assert row.startswith(str(photos))
+    words = [line for line in errors.splitlines() if line and not line.startswith("predicting")]
+    assert words == []
+
+
+@pytest.fixture
+def pipe():
+    """A pipe's read end, as a descriptor, and its write end, as a text file."""
+    reading, writing = os.pipe()
+    file = open(writing, "w", encoding="utf-8", newline="")  # noqa: SIM115 (closed below)
+    yield reading, file
+    with suppress(OSError):  # what is left cannot be flushed
+        file.close()
+
+
+def test_rows_into_a_pipe_without_a_reader_are_told_apart(pipe):
+    reading, file = pipe
+    writer = JsonLinesWriter(file)
+    writer.write([Prediction(Path("first.jpg"))])
+    assert json.loads(os.read(reading, 1000))["file"] == "first.jpg"
+    os.close(reading)
+    with pytest.raises(NoReaderError):
+        writer.write([Prediction(Path("second.jpg"))])
+
+
+def test_header_into_a_pipe_without_a_reader_is_told_apart(pipe):
+    reading, file = pipe
+    os.close(reading)
+    with pytest.raises(NoReaderError):
+        CsvWriter(file, 1)
+
+
+class Failing(io.StringIO):
+    """A file whose contents cannot be kept."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def flush(self) -> None:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EINVAL])
+@pytest.mark.parametrize("system", ["posix", "nt"])
+def test_other_failures_to_write_are_not_taken_for_a_pipe_without_a_reader(
+    monkeypatch, system, number
+):
+    prediction = Prediction(Path("a.jpg"))
+    windows_pipe = system == "nt" and number == errno.EINVAL
+    with monkeypatch.context() as patched:  # what Windows says of such a pipe
+        patched.setattr(os, "name", system)
+        with pytest.raises(NoReaderError if windows_pipe else OSError):
+            JsonLinesWriter(Failing(number)).write([prediction])
 
 
 def test_output_that_is_not_finite_is_an_error_of_the_photo(model, photos, tmp_path, monkeypatch):
@@ -318,6 +413,49 @@ def test_explain_writes_a_picture_a_photo(model, photos, tmp_path):
     with Image.open(pictures / names[0]) as picture:
         assert picture.size[0] > picture.size[1] > 200
         assert len(picture.convert("RGB").getcolors(10**6)) > 1000
+
+
+def test_explain_shows_the_class_it_is_given(model, photos, tmp_path, monkeypatch):
+    """In 16 bits near ties may fall another way than `explain` would decide them."""
+    pytest.importorskip("matplotlib")
+    from experiments.deploy import explanation_images
+
+    drawn = []
+    draw = explanation_images.draw
+
+    def noting(explanation, photo, index, classes):
+        drawn.append(int(explanation.target[index]))
+        return draw(explanation, photo, index, classes)
+
+    monkeypatch.setattr(explanation_images, "draw", noting)
+    loaded = load_classifier(model)
+    paths = find_photos([photos])
+    reader = PhotoReader(paths, loaded.recipe, loaded.normalization, 10**8)
+    images = torch.stack([image for _, image in reader])
+    with torch.no_grad():
+        unlikely = loaded.model(images).argmin(dim=1).tolist()
+    explanation_images.ExplanationImages(loaded, tmp_path).save(paths, images, unlikely)
+    assert drawn == unlikely
+
+
+def test_explained_are_the_classes_of_the_rows(model, photos, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from experiments.deploy.explanation_images import ExplanationImages
+
+    explained = {}
+
+    def noting(_, paths, images, classes):
+        assert len(paths) == len(images)
+        explained.update(zip(map(str, paths), classes, strict=True))
+
+    monkeypatch.setattr(ExplanationImages, "save", noting)
+    output = tmp_path / "rows.csv"
+    written(photos / "lime" / "bad.png", b"")
+    arguments = ["--output", output, "--explain", tmp_path / "pictures", "--batch-size", 4]
+    predict(model, photos, *arguments, status=1)
+    classes = load_classifier(model).classes
+    named = {row["file"]: row["class_1"] for row in rows(output) if not row["error"]}
+    assert {file: classes[index] for file, index in explained.items()} == named
 
 
 def test_explain_shows_the_photo_as_the_network_saw_it(model, photos):

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
@@ -12,6 +13,8 @@ import matplotlib
 import pytest
 from scipy import stats
 
+from experiments.data.embedded import SCENARIOS
+from experiments.data.folder import load_folder
 from experiments.report.__main__ import main
 from experiments.report.confusion import class_scores, confused_pairs, confusion_matrix
 from experiments.report.explanations import NoExplanationError, explain_photos
@@ -19,7 +22,9 @@ from experiments.report.figures import ladder_chart, learning_curves
 from experiments.report.html import render, write_report
 from experiments.report.photos import PhotosNotFoundError, find_photos
 from experiments.report.reproduce import commands
+from experiments.report.results import results
 from experiments.report.stored import RunError, read_run
+from experiments.study.digests import dataset_digest
 from experiments.study.options import parse_study
 from experiments.training.recipe import Recipe
 from tests.products import write_photos
@@ -148,6 +153,70 @@ def test_a_folder_without_a_finished_cell_is_refused_with_the_reason(tmp_path, p
     assert not (run / "report.html").exists()
 
 
+def test_accuracy_is_that_of_the_stored_top_five(tmp_path):
+    stored = result([0, 1], [0, 1], settings("gap")) | {"accuracy": 0.5}  # argmax's, which tied
+    write_cell(tmp_path / "run", stored)
+    (row,) = read_run(tmp_path / "run").rows
+    assert row.accuracies == (100.0,)
+    assert row.cells[0].right == 2
+
+
+def test_peak_memory_is_that_of_the_rows_own_cells(tmp_path):
+    run = tmp_path / "run"
+    for dataset, peaks in (("embedded/store", (7, None)), ("grocery-store/one-shot", (300, 200))):
+        for seed, peak in enumerate(peaks):
+            mebibytes = None if peak is None else peak * 2**20
+            stored = result([0, 1], [0, 1], settings("lca", seed, dataset), peak_bytes=mebibytes)
+            write_cell(run, stored)
+    write_cell(run, result([0, 1], [0, 1], settings("gap", 0, "embedded/store")))
+    cost = [{"method": "lca", "dataset": "embedded/store", "peak_bytes": 7 * 2**20}]
+    cost.append({"method": "gap", "dataset": "grocery-store/one-shot", "peak_bytes": 9 * 2**20})
+    (run / "study.json").write_text(json.dumps({"entries": [], "cost": cost}))
+    rows = {(row.dataset, row.method): row.peak_bytes for row in read_run(run).rows}
+    assert rows == {
+        ("embedded/store", "lca"): 7 * 2**20,
+        ("embedded/store", "gap"): None,
+        ("grocery-store/one-shot", "lca"): 300 * 2**20,
+    }
+    page = words(render(read_run(run)))
+    assert "300 MiB" in page
+    assert "9 MiB" not in page
+
+
+@pytest.fixture
+def two_folders(tmp_path):
+    """A run with cells of folder/a and folder/b; returns what writes a table of one of them."""
+    run = tmp_path / "run"
+    for dataset in ("folder/a", "folder/b"):
+        write_cell(run, result([0, 1], [0, 1], settings("lca", 0, dataset)))
+
+    def write(**more):
+        entry = {"method": "sift", "title": "SIFT", "dataset": "folder", "not_run": "none left"}
+        gain = {"dataset": "folder", "in_words": "LCA helped on folder."}
+        (run / "folder.json").write_text(
+            json.dumps({"entries": [entry], "differences": [gain], **more})
+        )
+        return {table.dataset: table for table in results(read_run(run))}
+
+    return write
+
+
+def test_a_table_goes_to_the_folder_it_was_made_of(two_folders):
+    tables = two_folders(stored_as={"folder": "folder/b"})
+    assert set(tables) == {"folder/a", "folder/b"}
+    assert (tables["folder/a"].sentences, tables["folder/a"].not_run) == ((), ())
+    assert tables["folder/b"].sentences == ("LCA helped on folder.",)
+    assert [row.title for row in tables["folder/b"].not_run] == ["SIFT"]
+
+
+def test_a_table_that_does_not_say_its_folder_is_not_put_to_one_of_several(two_folders):
+    tables = two_folders()
+    assert set(tables) == {"folder/a", "folder/b", "folder"}
+    assert tables["folder"].sentences == ("LCA helped on folder.",)
+    assert not tables["folder/a"].sentences
+    assert not tables["folder/b"].sentences
+
+
 # Mistakes
 
 
@@ -217,6 +286,44 @@ def test_other_photos_than_were_tested_are_not_shown_as_if_they_were(study, phot
     run = read_run(study)
     with pytest.raises(PhotosNotFoundError, match="added, moved or removed"):
         find_photos(run.rows[0].cells[0], run, photos)
+
+
+@pytest.fixture
+def generated(tmp_path, monkeypatch):
+    """A run on generated photos of another size than the default, and its one SIFT cell."""
+    monkeypatch.setattr(
+        "experiments.data.embedded.scenarios.write_scenario",
+        lambda *_args, **_options: pytest.fail("a report must not generate photos"),
+    )
+    run = tmp_path / "run"
+    folder = write_photos(run / "embedded" / "store", side=48)
+    repeats = SCENARIOS["store"].train_repeats
+    stored = result(labels_of_folder(), labels_of_folder(), settings("sift", None))
+    stored["settings"] = {
+        "dataset": "embedded/store",
+        "photos": dataset_digest(load_folder(folder, train_repeats=repeats)),
+        "method": "sift",
+        "detector": {"name": "sift"},
+    }
+    write_cell(run, stored)
+    return run
+
+
+def test_generated_photos_are_read_as_they_are_and_never_replaced(generated):
+    before = {path: path.stat() for path in (generated / "embedded").rglob("*")}
+    run = read_run(generated)
+    found = find_photos(run.rows[0].cells[0], run, None)
+    assert [path.parent.name for path in found.test] == [CLASSES[i] for i in labels_of_folder()]
+    assert "No photos are shown" not in words(render(run))
+    assert {path: path.stat() for path in (generated / "embedded").rglob("*")} == before
+
+
+def test_generated_photos_of_another_size_are_not_shown_as_if_they_were_tested(generated):
+    shutil.rmtree(generated / "embedded" / "store")
+    write_photos(generated / "embedded" / "store", side=40)
+    run = read_run(generated)
+    with pytest.raises(PhotosNotFoundError, match=r"generated anew since.*run the study again"):
+        find_photos(run.rows[0].cells[0], run, None)
 
 
 def test_without_photos_the_report_says_how_to_give_them(study):
@@ -294,7 +401,6 @@ def test_paper_figures_differences_and_reasons_come_from_the_studys_table(study)
             entry | {"method": "gap", "dataset": "dm4vm", "not_run": "no photos"},
         ],
         "differences": [{"dataset": "folder", "in_words": "LCA helped on folder: +2.0 points."}],
-        "cost": [{"method": "lca@embedded", "peak_bytes": 300 * 2**20}],
     }
     (study / "folder.json").write_text(json.dumps(table))
     html = render(read_run(study))
@@ -304,7 +410,6 @@ def test_paper_figures_differences_and_reasons_come_from_the_studys_table(study)
     assert "SIFT: the <detector> is missing" in page
     assert "lca not run 99 gap not run -" in page
     assert "all rows: no photos" in page
-    assert "300 MiB" in page
     assert "paper 70.8 %" in html, "the chart's text alternative has the paper's figure too"
 
 

@@ -12,14 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
+from experiments.data.catalog import DataOptions
 from experiments.networks import weights
 from experiments.networks.backbones import BACKBONES, Backbone, small_resnet
 from experiments.networks.heads import HEADS
 from experiments.run_all import main
 from experiments.study import cells
+from experiments.study.digests import backbone_file
 from experiments.study.options import PRESETS, parse_study
 from experiments.study.paper import PAPER_DATASETS, PAPER_ROWS
 from experiments.study.rows import parse_rows
+from experiments.training import pretraining
+from experiments.training.device import Compute
 from tests.products import COLOURS, write_photos, write_weights
 
 FAST = ["--recipe.epochs", "2", "--recipe.image-size", "32", "--recipe.batch-size", "6"]
@@ -88,7 +92,7 @@ def test_cell_holds_predictions_and_model_that_reproduce_its_accuracy(arguments,
 
 def test_a_result_is_kept_where_its_memory_cannot_be_measured(arguments, tmp_path, monkeypatch):
     def fail(*_args, **_options):
-        raise RuntimeError("out of memory")
+        raise OSError("no space left on device")
 
     monkeypatch.setattr("experiments.study.cells.step_costs", fail)
     cells._peak_bytes.cache_clear()
@@ -233,6 +237,51 @@ def test_unknown_method_is_refused_with_the_known_ones(arguments, caplog):
     assert "lca-me" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--seeds", "0", "1", "0"], "--seeds holds 0 more than once"),
+        (["--datasets", "folder", "folder"], "--datasets holds folder more than once"),
+        (["--device", "meta"], "expected auto, cpu, cuda or cuda:N"),
+        (["--weights", "resnet50=net.pt"], "no row of this study is made with resnet50"),
+        (["--report", "."], "--report is ."),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(arguments, tmp_path, caplog, options, said):
+    assert main([*arguments, *options]) == 2
+    assert said in caplog.text
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--seeds", "0", "-1"], "--seeds is 0 -1; expected one or more, each 0 or above"),
+        (["--seeds"], "--seeds is empty"),
+        (["--workers", "-1"], "--workers is -1; expected 0 or more"),
+        (["--recipe.gamma", "-1"], "recipe.gamma is -1.0; expected 0 or more"),
+        (["--recipe.gamma", "nan"], "recipe.gamma is nan; expected 0 or more"),
+        (["--recipe.weight-decay", "-1"], "recipe.weight_decay is -1.0; expected 0 or more"),
+        (["--recipe.patience", "-1"], "recipe.patience is -1; expected 0 or more"),
+    ],
+)
+def test_options_out_of_their_range_are_refused(arguments, tmp_path, capsys, options, said):
+    with pytest.raises(SystemExit) as refused:
+        main([*arguments, *options])
+    assert refused.value.code == 2
+    printed = capsys.readouterr()
+    assert said in " ".join((printed.err + printed.out).replace("│", " ").split())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_report_keeps_its_whole_name(arguments, tmp_path):
+    arguments += ["--methods", "gap", "--seeds", "0", "--stored-only", "--report"]
+    for name in ("lca-0.5", "lca-0.6"):
+        assert main([*arguments, str(tmp_path / "out" / name)]) == 0
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["lca-0.5.json", "lca-0.5.md", "lca-0.6.json", "lca-0.6.md"]
+
+
 def test_without_arguments_it_is_the_embedded_default():
     preset, study = parse_study([])
     assert preset == "embedded"
@@ -247,6 +296,45 @@ def test_table_of_stored_cells_computes_nothing(arguments, tmp_path, monkeypatch
     rows = entries(tmp_path / "runs")
     assert len(rows["gap"]["accuracies"]) == 1
     assert rows["lca"]["not_run"]
+
+
+@pytest.fixture
+def without_weights(arguments):
+    """Arguments of a study whose backbone is pretrained where it has no file yet."""
+    place = arguments.index("--weights")
+    return [*arguments[:place], *arguments[place + 2 :], "--seeds", "0"]
+
+
+@pytest.mark.parametrize("stored", ["lca-me-seed0-0123456789ab", "lca-seed0-0123456789ab"])
+def test_table_of_stored_cells_pretrains_no_backbone(
+    without_weights, tmp_path, monkeypatch, stored
+):
+    monkeypatch.setattr(
+        "experiments.study.runner.pretrain_embedded_backbone",
+        lambda *_arguments: pytest.fail("it pretrained the backbone"),
+    )
+    cell = tmp_path / "runs" / "cells" / "folder" / "photos" / f"{stored}.json"
+    cell.parent.mkdir(parents=True)
+    cell.write_text("{}")
+    assert main([*without_weights, "--methods", "lca", "--stored-only"]) == 0
+    assert "--stored-only computes nothing" in entries(tmp_path / "runs")["lca"]["not_run"]
+
+
+def test_stored_cells_are_found_by_the_backbone_that_was_pretrained_for_them(
+    without_weights, tmp_path, monkeypatch
+):
+    runs = tmp_path / "runs"
+    pretrained = backbone_file(runs, pretraining.PRETRAINING, torch.float32)
+    runs.mkdir()
+    write_weights(pretrained)
+    options = DataOptions(root=None, cache=runs / "embedded", image_size=32)
+    compute = Compute(torch.device("cpu"), torch.float32)
+    made = pretraining.pretrain_embedded_backbone(runs, options, compute, 0)
+    assert made == pretrained, "the file that pretraining looks for"
+    assert main([*without_weights, "--methods", "gap"]) == 0
+    monkeypatch.setattr("experiments.study.cells._finetune", pytest.fail)
+    assert main([*without_weights, "--methods", "gap", "--stored-only"]) == 0
+    assert len(entries(runs)["gap"]["accuracies"]) == 1
 
 
 @pytest.fixture

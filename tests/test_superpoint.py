@@ -26,6 +26,7 @@ from experiments.matching import (
     SiftDetector,
     SuperPointDetector,
     count_inliers,
+    discard_scores,
     evaluate_matching,
     make_detector,
     match,
@@ -538,6 +539,7 @@ def test_a_data_set_is_evaluated_and_its_keypoints_kept(weights, data_set, tmp_p
             data_set, detector, cache_dir=tmp_path / "cache", image_side=160, progress=False
         )
         assert predictions.labels.tolist() == [2, 0]
+        discard_scores(data_set, detector, tmp_path / "cache", image_side=160)
     assert photos == [3, 2, 2]  # training and test photos, each in a batch; then test photos alone
 
 

@@ -5,6 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from experiments.data.dataset import ProductDataset
 from experiments.study.rows import parse_rows
 from experiments.table import plots
 from experiments.table.entry import Entry, NotRun, Run
@@ -86,9 +87,10 @@ def test_markdown_shows_what_training_costs():
 
 
 def test_json_holds_every_entry_and_survives_a_round_trip():
-    names = {"embedded/one-shot": ("apple", "lime", "plum")}
-    made = to_json(table(), ROWS, DATASETS, {}, names)
+    loaded = ProductDataset("embedded/one-shot", ("apple", "lime", "plum"), (), (), ())
+    made = to_json(table(), ROWS, DATASETS, {}, {"embedded/one-shot": loaded})
     value = json.loads(json.dumps(made))
+    assert value["stored_as"] == {"embedded/one-shot": "embedded/one-shot"}
     entries = {(entry["method"], entry["dataset"]): entry for entry in value["entries"]}
     assert len(entries) == len(ROWS) * len(DATASETS)
     lca = entries["lca", "embedded/one-shot"]

@@ -12,6 +12,7 @@ from experiments.networks.model import ModelError, ProductClassifier
 from experiments.storage import CheckpointError, load_checkpoint, save_checkpoint
 from experiments.training.batches import Batches, cut
 from experiments.training.device import Compute, DeviceError, resolve_compute, share_cores
+from experiments.training.optimization import make_optimizer, make_scheduler
 from experiments.training.order import epoch_seed
 from experiments.training.photos import Photos
 from experiments.training.recipe import Recipe
@@ -191,6 +192,33 @@ def test_the_learning_rate_warms_up_to_its_peak_and_falls_to_nothing(photos, tmp
     assert rates[-1] < 0.1 * RECIPE.head_lr
 
 
+def rates_of(recipe: Recipe, steps: int) -> list[float]:
+    """The head's learning rate in each step."""
+    optimizer = make_optimizer(ProductClassifier(small_resnet(), "lca", 3, 32), recipe)
+    scheduler = make_scheduler(optimizer, recipe, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[-1]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(0.5, 2), (0.25, 4), (0.2, 5), (0.1, 10)])
+def test_a_warm_up_of_one_step_leaves_the_decay(warmup, steps):
+    rates = rates_of(dataclasses.replace(RECIPE, warmup=warmup), steps)
+    assert rates == sorted(rates, reverse=True)
+    assert RECIPE.head_lr / 2 <= rates[0] <= RECIPE.head_lr
+    assert rates[-1] < 0.001 * RECIPE.head_lr
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.2])
+def test_a_run_of_one_step_is_refused(photos, tmp_path, warmup):
+    recipe = dataclasses.replace(RECIPE, epochs=1, batch_size=100, warmup=warmup)
+    with pytest.raises(ModelError, match=r"one step.*--recipe\.epochs"):
+        make_trainer(tmp_path / "c.pt", recipe).fit(photos.train(0), None)
+
+
 def losses(trainer: Trainer) -> list[float]:
     return [record["train_loss"] for record in trainer.progress.history]
 
@@ -354,7 +382,7 @@ def test_feature_map_of_one_position_is_refused():
         ProductClassifier(small_resnet(), "lca", 3, image_size=16)
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "nonsense"])
+@pytest.mark.parametrize("name", ["cuda:99", "nonsense", "meta", "mps", "xpu"])
 def test_device_that_is_not_there_is_refused(name):
     with pytest.raises(DeviceError, match=name):
         resolve_compute(name)

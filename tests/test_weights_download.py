@@ -147,8 +147,22 @@ def test_a_silent_server_is_given_up(fetched_from, monkeypatch):
             load_feature_map("served", None)
 
 
-def test_a_damaged_file_in_the_cache_is_named(fetched_from):
+def test_another_file_of_that_name_in_the_cache_is_refused_and_kept(fetched_from):
     url = "http://weights.invalid/net-00000000.pth"
+    fetched_from(url)
+    file = weights.cached_file(url)
+    file.parent.mkdir(parents=True)
+    write_weights(file)
+    with pytest.raises(WeightsError, match="expected one that begins with 00000000") as caught:
+        load_feature_map("served", None)
+    assert f"{file} has the sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}" in str(
+        caught.value
+    )
+    assert not isinstance(caught.value, WeightsNotGivenError)
+
+
+def test_a_damaged_file_in_the_cache_is_named(fetched_from):
+    url = "http://weights.invalid/net.pth"
     fetched_from(url)
     file = weights.cached_file(url)
     file.parent.mkdir(parents=True)
@@ -157,6 +171,16 @@ def test_a_damaged_file_in_the_cache_is_named(fetched_from):
         load_feature_map("served", None)
     assert str(file) in str(caught.value)
     assert not isinstance(caught.value, WeightsNotGivenError)
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net-00000000.pth"])
+def test_what_cannot_be_opened_in_the_cache_is_named(fetched_from, name):
+    url = f"http://weights.invalid/{name}"
+    fetched_from(url)
+    folder = weights.cached_file(url)
+    folder.mkdir(parents=True)
+    with pytest.raises(WeightsError, match=f"{name}, fetched from {url}, cannot be read"):
+        load_feature_map("served", None)
 
 
 def test_a_file_that_is_no_state_dict_is_refused(tmp_path):

@@ -39,9 +39,9 @@ def unpack(archive: Path, folder: Path, expected: Sequence[str] = ()) -> None:
         expected: files, or folders with a trailing slash, that the archive must hold.
 
     Raises:
-        ArchiveError: the file is no archive, or cut off or damaged; a member would be written
-            outside `folder`, is a link out of it, a device, or encrypted; or one that is expected
-            is missing.
+        ArchiveError: the file is no archive, or cut off, damaged or of a compression that Python
+            cannot read; a member would be written outside `folder`, is a link out of it, a device,
+            or encrypted; or one that is expected is missing.
         OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,6 +60,11 @@ def unpack(archive: Path, folder: Path, expected: Sequence[str] = ()) -> None:
                 _extract(tar, folder)
         else:
             raise ArchiveError(_no_archive(archive))
+    except NotImplementedError as error:
+        raise ArchiveError(
+            f"{archive} is compressed in a way that Python cannot read ({error}), as Windows does "
+            f"with large files; nothing was unpacked: unpack it by hand into {folder}"
+        ) from error
     except _DAMAGE as error:
         raise ArchiveError(
             f"{archive} is cut off or damaged ({error or type(error).__name__}); nothing was "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from http.client import HTTPException, HTTPResponse
@@ -12,6 +11,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
+from experiments import checksum
 from experiments.data.dataset import DataError
 from experiments.storage import save_text
 
@@ -93,7 +93,7 @@ def record_sha256(file: Path) -> None:
 
     Where nobody publishes a hash, the one that was seen first tells later downloads apart from it.
     """
-    save_text(f"{_sha256(file)}  {file.name}\n", _record(file))
+    save_text(f"{checksum.sha256(file)}  {file.name}\n", _record(file))
 
 
 def _record(file: Path) -> Path:
@@ -178,8 +178,8 @@ def _check(url: str, part: Path, sha256: str | None, size: int | None, by_hand: 
     problem = None
     if size is not None and _size(part) != size:
         problem = f"has {_size(part)} bytes, expected {size}"
-    elif sha256 is not None and _sha256(part) != sha256.lower():
-        problem = f"has the sha256 {_sha256(part)}, expected {sha256.lower()}"
+    elif sha256 is not None and (found := checksum.sha256(part)) != sha256.lower():
+        problem = f"has the sha256 {found}, expected {sha256.lower()}"
     if problem:
         part.unlink()
         raise DownloadError(
@@ -197,11 +197,3 @@ def _describe(error: Exception) -> str:
 
 def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while chunk := content.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

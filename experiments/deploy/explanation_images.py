@@ -49,16 +49,18 @@ class ExplanationImages:
         self._taken: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, paths: Sequence[Path], images: Tensor) -> None:
-        """Explain the likeliest class of each photo.
+    def save(self, paths: Sequence[Path], images: Tensor, classes: Sequence[int]) -> None:
+        """Explain a class of each photo.
 
         Args:
             paths: of n photos; their names become those of the pictures.
             images: (n, 3, S, S), normalised, on the model's device.
+            classes: index of the class to explain, n of them.
         """
         if not paths:
             return
-        explanation = explain(self.classifier.model, images)
+        target = torch.tensor(classes, device=images.device)
+        explanation = explain(self.classifier.model, images, target)
         photos = as_photos(images, self.classifier.normalization)
         for index, path in enumerate(paths):
             figure = draw(explanation, photos[index], index, self.classifier.classes)

@@ -65,10 +65,11 @@ def _read_torch_export(_: LoadedClassifier, path: Path) -> Classify:
 
 
 def _write_safetensors(classifier: LoadedClassifier, path: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {key: value.contiguous() for key, value in classifier.model.state_dict().items()}
-    save_file(tensors, path, metadata={"format": "pt"})
+    # Not by save_file: its files are readable by their owner alone.
+    path.write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
 def _read_safetensors(classifier: LoadedClassifier, path: Path) -> Classify:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from experiments.checksum import sha256
 from experiments.data.augment import resized_side
 from experiments.deploy.inference import stored_side
 from experiments.networks.checkpoint import LoadedClassifier
@@ -74,15 +74,6 @@ def preprocessing(classifier: LoadedClassifier) -> dict[str, Any]:
         "mean": list(classifier.normalization.mean),
         "std": list(classifier.normalization.std),
     }
-
-
-def sha256(path: Path) -> str:
-    """Return the checksum of a file as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _versions() -> dict[str, str]:

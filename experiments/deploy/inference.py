@@ -23,6 +23,7 @@ from experiments.training.photos import CACHE_SCALE
 from experiments.training.recipe import Recipe
 
 MEGAPIXEL = 1_000_000
+MAX_MEGAPIXELS = 178  # Pillow refuses over twice its MAX_IMAGE_PIXELS, whatever is allowed here
 _LONGEST = 50  # times the shorter side; enlarged to the network's size a strip fills the memory
 
 
@@ -54,7 +55,8 @@ class PhotoReader(Dataset[tuple[Path, Tensor | str]]):
         recipe: that the network was finetuned with.
         normalization: of its backbone.
         max_pixels: a photo with more is refused before it is decoded; decoding takes about 12
-            bytes a pixel, 19 with transparency.
+            bytes a pixel, 19 with transparency. One with more than `MAX_MEGAPIXELS` is refused
+            in any case.
     """
 
     def __init__(

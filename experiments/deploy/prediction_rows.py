@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -20,11 +23,17 @@ class Prediction:
         top: likeliest classes and their probabilities (0..1), by falling probability; empty
             where there is an error.
         error: why there is no prediction, or None.
+        likeliest: index of the first class of `top`, or None.
     """
 
     path: Path
     top: tuple[tuple[str, float], ...] = ()
     error: str | None = None
+    likeliest: int | None = None
+
+
+class NoReaderError(Exception):
+    """The rows go to a program that has ended, as `head` does once it has its lines."""
 
 
 class RowWriter(ABC):
@@ -34,10 +43,14 @@ class RowWriter(ABC):
         self.file = file
 
     def write(self, predictions: Sequence[Prediction]) -> None:
-        """Add a row a prediction."""
-        for prediction in predictions:
-            self._write(prediction)
-        self.file.flush()
+        """Add a row a prediction.
+
+        Raises:
+            NoReaderError: the file is a pipe that nobody reads any more.
+        """
+        with _flushed(self.file):
+            for prediction in predictions:
+                self._write(prediction)
 
     @abstractmethod
     def _write(self, prediction: Prediction) -> None: ...
@@ -49,6 +62,9 @@ class CsvWriter(RowWriter):
     Args:
         file: opened with newline="".
         k: classes a row.
+
+    Raises:
+        NoReaderError: as `write` does, for the header.
     """
 
     def __init__(self, file: TextIO, k: int) -> None:
@@ -58,8 +74,8 @@ class CsvWriter(RowWriter):
         columns = [
             f"{name}_{rank}" for rank in range(1, k + 1) for name in ("class", "probability")
         ]
-        self._csv.writerow(["file", *columns, "error"])
-        file.flush()
+        with _flushed(file):
+            self._csv.writerow(["file", *columns, "error"])
 
     def _write(self, prediction: Prediction) -> None:
         cells = [cell for name, p in prediction.top for cell in (name, f"{p:.6f}")]
@@ -79,3 +95,15 @@ class JsonLinesWriter(RowWriter):
                 {"class": name, "probability": round(p, 6)} for name, p in prediction.top
             ]
         self.file.write(json.dumps(row) + "\n")
+
+
+@contextmanager
+def _flushed(file: TextIO) -> Iterator[None]:
+    """Flush what is written inside; say of a pipe without a reader that it is one."""
+    try:
+        yield
+        file.flush()
+    except OSError as error:
+        if error.errno == errno.EPIPE or (os.name == "nt" and error.errno == errno.EINVAL):
+            raise NoReaderError from error  # Windows may call it an invalid argument
+        raise

@@ -75,6 +75,8 @@ class Finetuning:
             raise ValueError(
                 f"--seed is {self.seed} and --split-seed {self.split_seed}; expected 0 or more"
             )
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"--workers is {self.workers}; expected 0 or more")
 
     def balanced(self, imbalance: float) -> bool:
         """Return whether classes are drawn equally often.

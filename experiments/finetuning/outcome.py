@@ -50,6 +50,11 @@ class Finetuned:
         return sum(top[0] == label for top, label in pairs)
 
     @property
+    def accuracy_percent(self) -> float:
+        """Test accuracy, per cent."""
+        return 100 * self.right / len(self.result["labels"])
+
+    @property
     def interval_percent(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the test accuracy, per cent."""
         low, high = wilson_interval(self.right, len(self.result["labels"]))
@@ -68,7 +73,7 @@ class Finetuned:
         """Return the accuracy, where the model is, and how to go on."""
         low, high = self.interval_percent
         lines = [
-            f"{METHODS[self.cell.method].title}: {100 * self.result['accuracy']:.1f} % of "
+            f"{METHODS[self.cell.method].title}: {self.accuracy_percent:.1f} % of "
             f"{len(self.result['labels'])} test photos recognised (95 % interval {low:.1f} to "
             f"{high:.1f} %)",
             f"model: {self.model}",
@@ -94,7 +99,7 @@ class Finetuned:
             "dataset": self.cell.dataset.name,
             "model": str(self.model),
             "next_commands": self.next_commands,
-            "accuracy_percent": 100 * self.result["accuracy"],
+            "accuracy_percent": self.accuracy_percent,
             "interval_percent": list(self.interval_percent),
             "right": self.right,
             "test_photos": len(self.result["labels"]),

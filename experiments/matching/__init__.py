@@ -2,7 +2,7 @@
 
 from experiments.matching.classifier import KeypointClassifier
 from experiments.matching.detectors import DETECTORS, make_detector
-from experiments.matching.evaluate import Predictions, evaluate_matching
+from experiments.matching.evaluate import Predictions, discard_scores, evaluate_matching
 from experiments.matching.keypoints import Detector, Keypoints
 from experiments.matching.matcher import count_inliers, match
 from experiments.matching.sift import SiftDetector
@@ -17,6 +17,7 @@ __all__ = [
     "SiftDetector",
     "SuperPointDetector",
     "count_inliers",
+    "discard_scores",
     "evaluate_matching",
     "make_detector",
     "match",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.matching.keypoints import Detector, Keypoints
+from experiments.storage import write_atomically
 
 _FORMAT = 1
 _PHOTOS_A_FILE = 32  # what an aborted run detects again is at most that many
@@ -141,16 +140,7 @@ def save_arrays(file: Path, **arrays: Any) -> None:
     Raises:
         OSError: its directory cannot be made or written to.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as temporary:
-            np.savez(temporary, **arrays)
-        os.replace(name, file)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+    write_atomically(file, lambda opened: np.savez(opened, **arrays))
 
 
 def _unpack(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from experiments.matching.finished import FinishedScores
 from experiments.matching.keypoints import Detector
 
 _TOP = 5
+_IMAGE_SIDE = 320  # pixels
 _PHOTOS_A_FILE = 16  # what an aborted run matches again is at most that many
 
 ReadImage = Callable[[Path], NDArray[np.uint8]]
@@ -50,20 +51,21 @@ def evaluate_matching(
     detector: Detector,
     *,
     cache_dir: Path | None = None,
-    image_side: int = 320,
+    image_side: int = _IMAGE_SIDE,
     progress: bool = True,
     read_image: ReadImage = read_rgb,
 ) -> Predictions:
     """Fit a `KeypointClassifier` on `dataset.train` and predict `dataset.test`.
 
     The validation photos are not used: nothing is chosen on them here. How keypoints are matched is
-    the detector's line in `DETECTORS`. With a `cache_dir` an aborted run goes on where it stopped.
+    the detector's line in `DETECTORS`. With a `cache_dir` an aborted run goes on where it stopped,
+    and a finished one has its predictions again until `discard_scores`.
 
     Args:
         dataset: at least one training photo; with no test photos the predictions are empty.
         detector: finds the keypoints.
         cache_dir: where the training photos' keypoints are kept between runs, and the scores of the
-            test photos until the last one is matched; None keeps none.
+            test photos until they are discarded; None keeps none.
         image_side: photos are resized to this longer side, in pixels.
         progress: show bars with photos per second on stderr.
         read_image: reads one file as (H, W, 3) uint8 RGB.
@@ -91,6 +93,30 @@ def evaluate_matching(
     return _rank(scores)
 
 
+def discard_scores(
+    dataset: ProductDataset,
+    detector: Detector,
+    cache_dir: Path,
+    *,
+    image_side: int = _IMAGE_SIDE,
+) -> None:
+    """Delete the scores that `evaluate_matching` kept, once its predictions are safe elsewhere.
+
+    Args:
+        dataset: as it was given there, like all arguments; nothing else's scores are touched.
+        detector: see there.
+        cache_dir: see there; the keypoints in it stay.
+        image_side: see there.
+
+    Raises:
+        FileNotFoundError: a photo does not exist.
+    """
+    classifier = _classifier(detector, image_side)
+    finished = FinishedScores(cache_dir, classifier, dataset.train, len(dataset.classes))
+    for chunk in _chunks(dataset.test):
+        finished.discard(chunk)
+
+
 def _classifier(detector: Detector, image_side: int) -> KeypointClassifier:
     kind = DETECTORS.get(detector.name)
     if kind is None:
@@ -110,13 +136,9 @@ def _score(
     """Return the (n, C) scores of the test photos."""
     classes = len(dataset.classes)
     finished = FinishedScores(cache_dir, classifier, dataset.train, classes) if cache_dir else None
-    chunks = [
-        dataset.test[start : start + _PHOTOS_A_FILE]
-        for start in range(0, len(dataset.test), _PHOTOS_A_FILE)
-    ]
     scores = [np.zeros((0, classes))]
     with tqdm(total=len(dataset.test), desc="matching", unit="image", disable=not progress) as bar:
-        for chunk in chunks:
+        for chunk in _chunks(dataset.test):
             rows = finished.load(chunk) if finished else None
             if rows is None:
                 rows = _match(classifier, (read_image(sample.path) for sample in chunk), bar)
@@ -125,10 +147,13 @@ def _score(
             else:
                 bar.update(len(chunk))
             scores.append(rows)
-    if finished:
-        for chunk in chunks:
-            finished.discard(chunk)
     return np.concatenate(scores)
+
+
+def _chunks(samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+    """Yield the photos whose scores share a file."""
+    for start in range(0, len(samples), _PHOTOS_A_FILE):
+        yield samples[start : start + _PHOTOS_A_FILE]
 
 
 def _match(

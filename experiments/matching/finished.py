@@ -19,7 +19,7 @@ _FORMAT = 1
 
 
 class FinishedScores:
-    """Scores of a few test photos a file, kept until all photos are matched.
+    """Scores of a few test photos a file, kept until they are discarded.
 
     They are known by everything they depend on: the classifier's settings, the photos and labels
     it was fitted on, and the test photos.

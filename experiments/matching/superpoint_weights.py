@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import re
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from experiments.checksum import sha256
 from experiments.networks.weights import WeightsError, WeightsNotGivenError, read_weights
 
 _HUB_FILE = "model.safetensors"
@@ -54,7 +54,7 @@ def find_weights(weights: Path | None) -> Path:
 
 def fingerprint(file: Path) -> str:
     """Return what identifies the weights in `file`: 16 hexadecimal digits of its sha256."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return sha256(file)[:16]
 
 
 def read_state(file: Path) -> dict[str, Tensor]:

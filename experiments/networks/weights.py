@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import socket
 import sys
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
+from experiments.checksum import sha256
 from experiments.storage import CheckpointError, load_checkpoint
 
 # Without an answer for this long a server counts as unreachable.
@@ -57,8 +57,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 def fetch_weights(name: str, url: str) -> dict[str, Tensor]:
     """Read a state dict from torch's cache, fetched into it from `url` if it is not there.
 
-    The file's sha256 must begin with the digits in its name, as in "resnet50-0676ba61.pth". A host
-    that cannot be reached is asked once in the life of this process.
+    The file's sha256 must begin with the digits in its name, as in "resnet50-0676ba61.pth", also
+    where something else put it into the cache. A host that cannot be reached is asked once in the
+    life of this process.
 
     Args:
         name: of the network, for messages and for `--weights NAME=FILE`.
@@ -66,14 +67,15 @@ def fetch_weights(name: str, url: str) -> dict[str, Tensor]:
 
     Raises:
         WeightsNotGivenError: the file could not be fetched.
-        WeightsError: the file in the cache cannot be read.
+        WeightsError: the file in the cache is another one, or cannot be read.
     """
     file = cached_file(url)
     if not file.exists():
         _fetch(name, url, file)
     try:
+        _check_digits(url, file)
         return load_checkpoint(file)
-    except CheckpointError as error:
+    except (CheckpointError, OSError) as error:
         raise WeightsError(
             f"{file}, fetched from {url}, cannot be read; delete it, it is then fetched again"
         ) from error
@@ -89,8 +91,7 @@ def fingerprint(weights: Path | None) -> str:
     if weights is None:
         return "torchvision"
     _check_exists(weights)
-    status = weights.stat()
-    return _digest(weights, status.st_mtime_ns, status.st_size)
+    return _sha256_once(weights)[:16]
 
 
 def load_strictly(model: nn.Module, state: dict[str, Tensor], name: str, source: str) -> None:
@@ -138,10 +139,32 @@ def _check_exists(weights: Path) -> None:
         raise WeightsError(f"there is no weights file {weights}; give its path with --weights")
 
 
+def _check_digits(url: str, file: Path) -> None:
+    digits = _digits_in_name(file)
+    if digits is None:
+        return
+    found = _sha256_once(file)
+    if not found.startswith(digits):
+        raise WeightsError(
+            f"{file} has the sha256 {found}; expected one that begins with {digits}, as the file "
+            f"of {url} does; delete it, it is then fetched again"
+        )
+
+
+def _digits_in_name(file: Path) -> str | None:
+    found = re.search(r"-([0-9a-f]{8,})\.", file.name)
+    return found and found.group(1)
+
+
+def _sha256_once(file: Path) -> str:
+    """Return a file's sha256, read once as long as the file is not changed."""
+    status = file.stat()
+    return _digest(file, status.st_mtime_ns, status.st_size)
+
+
 @lru_cache(maxsize=64)
 def _digest(path: Path, _modified: int, _size: int) -> str:
-    """Return the start of a file's sha256; a file that is changed has another key here."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return sha256(path)
 
 
 def _fetch(name: str, url: str, file: Path) -> None:
@@ -158,12 +181,11 @@ def _fetch(name: str, url: str, file: Path) -> None:
 
 def _try_to_fetch(url: str, host: str, file: Path) -> str | None:
     """Download `url` to `file`; return why that failed, or None."""
-    digits = re.search(r"-([0-9a-f]{8,})\.", file.name)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # torch.hub prints what it does; standard output is for the table.
         with _socket_timeout(_TIMEOUT_SECONDS), redirect_stdout(sys.stderr):
-            torch.hub.download_url_to_file(url, str(file), digits and digits.group(1))
+            torch.hub.download_url_to_file(url, str(file), _digits_in_name(file))
     except HTTPError as error:  # the host is there; only this file is not
         _failed[url] = str(error)
     except (OSError, HTTPException) as error:

@@ -22,7 +22,7 @@ from experiments.report.figures import Chart, ladder_chart, learning_curves
 from experiments.report.pairs import PairSide, side_by_side
 from experiments.report.photos import CellPhotos, PhotosNotFoundError, find_photos
 from experiments.report.reproduce import commands, weights_notes
-from experiments.report.results import DatasetResults, peak_bytes, results
+from experiments.report.results import DatasetResults, results
 from experiments.report.stored import Row, StoredCell, StoredRun, flatten, read_run
 from experiments.storage import save_text
 from experiments.study.methods import METHODS
@@ -92,13 +92,13 @@ class _Cost:
     model_bytes: int | None
 
     @classmethod
-    def of(cls, row: Row, run: StoredRun) -> _Cost:
+    def of(cls, row: Row) -> _Cost:
         model = row.cells[0].model
         return cls(
             row,
             _mean([cell.result.get("seconds") for cell in row.cells]),
             _mean([cell.result.get("images_per_second") for cell in row.cells]),
-            peak_bytes(run, row),
+            row.peak_bytes,
             model.stat().st_size if model else None,
         )
 
@@ -142,7 +142,7 @@ def render(run: StoredRun, data_root: Path | None = None) -> str:
         results=tables,
         ladders={table.dataset: _ladder(table) for table in tables if table.rows},
         details=[_details(run, dataset, data_root) for dataset in run.datasets],
-        costs=[_Cost.of(row, run) for row in run.rows],
+        costs=[_Cost.of(row) for row in run.rows],
         commands=commands(run),
         weights_notes=weights_notes(run),
         versions=_versions(run),

@@ -13,9 +13,11 @@ from PIL import Image
 
 from experiments.data.catalog import CATALOG, DataOptions
 from experiments.data.dataset import DataError, ProductDataset, Sample
+from experiments.data.embedded import SCENARIOS
 from experiments.data.folder import load_folder
 from experiments.data.images import ImageError, read_image
 from experiments.report.stored import StoredCell, StoredRun
+from experiments.study.digests import dataset_digest
 
 _SIDE = 150  # px; shown at most as large
 WEBP_QUALITY = 80
@@ -67,16 +69,27 @@ def _load(cell: StoredCell, run: StoredRun, data_root: Path | None) -> ProductDa
     name = cell.dataset if cell.dataset in CATALOG else cell.dataset.partition("/")[0]
     if name not in CATALOG:
         raise PhotosNotFoundError(f"no data set {cell.dataset} is known here")
-    cache = run.folder / "embedded"
     if name.startswith("embedded/"):
-        if not (run.folder / name).is_dir():
-            raise PhotosNotFoundError(
-                f"{run.folder / name} is gone; run the study again and they are generated anew"
-            )
-    elif data_root is None:
+        return _load_generated(cell, run.folder / name)
+    if data_root is None:
         raise PhotosNotFoundError("give their folder with --data-root or LCA_DATA_ROOT")
-    size = cell.settings.get("recipe", {}).get("image_size", 112)
-    return CATALOG[name].load(DataOptions(root=data_root, cache=cache, image_size=size))
+    # Nothing is generated here, so there is no need for a cache, nor for a size.
+    return CATALOG[name].load(DataOptions(root=data_root, cache=run.folder, image_size=0))
+
+
+def _load_generated(cell: StoredCell, folder: Path) -> ProductDataset:
+    """Read the photos that a study generated as they are: the catalog would replace others."""
+    if not folder.is_dir():
+        raise PhotosNotFoundError(
+            f"{folder} is gone; run the study again and they are generated anew"
+        )
+    dataset = load_folder(folder, train_repeats=SCENARIOS[folder.name].train_repeats)
+    if dataset_digest(dataset) != cell.settings.get("photos"):
+        raise PhotosNotFoundError(
+            f"{folder} does not hold the photos that were tested: they were generated anew since, "
+            "of another size or by another version; run the study again as it was run"
+        )
+    return dataset
 
 
 def load_finetuned(facts: Mapping[str, Any], data_root: Path | None = None) -> ProductDataset:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,36 +60,29 @@ class DatasetResults:
 
 def results(run: StoredRun) -> list[DatasetResults]:
     """Return the results on every data set that the run's cells or tables name."""
-    entries = [entry for table in run.tables for entry in table["entries"]]
-    differences = [gain for table in run.tables for gain in table.get("differences", ())]
-    names = dict.fromkeys([*run.datasets, *(_stored_name(run, entry) for entry in entries)])
-    return [
-        _results(
-            run,
-            name,
-            [entry for entry in entries if _stored_name(run, entry) == name],
-            [gain for gain in differences if _stored_name(run, gain) == name],
-        )
-        for name in names
-    ]
+    entries = _by_dataset(run, "entries")
+    differences = _by_dataset(run, "differences")
+    names = dict.fromkeys([*run.datasets, *entries])
+    return [_results(run, name, entries[name], differences[name]) for name in names]
 
 
-def peak_bytes(run: StoredRun, row: Row) -> int | None:
-    """Return the peak memory of a training step of `row`, or None where it was not measured."""
-    costs = [cost for table in run.tables for cost in table.get("cost", ())]
-    peaks = [cost.get("peak_bytes") for cost in costs if cost["method"] in row.names]
-    return next((peak for peak in peaks if peak), None)
+def _by_dataset(run: StoredRun, part: str) -> defaultdict[str, list[Mapping[str, Any]]]:
+    """Return a part of all tables by the data set's name as cells have it."""
+    found: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for table in run.tables:
+        for value in table.get(part, ()):
+            found[_stored_name(run, table, value["dataset"])].append(value)
+    return found
 
 
 def _results(
     run: StoredRun,
     dataset: str,
-    entries: Iterable[Mapping[str, Any]],
-    differences: Iterable[Mapping[str, Any]],
+    entries: Sequence[Mapping[str, Any]],
+    differences: Sequence[Mapping[str, Any]],
 ) -> DatasetResults:
     rows = run.rows_of(dataset)
     finished = {name for row in rows for name in row.names}
-    entries = list(entries)
     return DatasetResults(
         dataset=dataset,
         paper_dataset=CATALOG[dataset].paper_dataset if dataset in CATALOG else None,
@@ -113,7 +107,13 @@ def _results(
     )
 
 
-def _stored_name(run: StoredRun, entry: Mapping[str, Any]) -> str:
-    """Return the data set's name as cells have it: "folder" is stored as "folder/<its name>"."""
-    name: str = entry["dataset"]
-    return next((stored for stored in run.datasets if stored.startswith(f"{name}/")), name)
+def _stored_name(run: StoredRun, table: Mapping[str, Any], name: str) -> str:
+    """Return a data set's name as cells have it: "folder" is stored as "folder/<its name>".
+
+    Tables of earlier versions do not say which folder; one of several is not guessed.
+    """
+    stored: str | None = table.get("stored_as", {}).get(name)
+    if stored is not None:
+        return stored
+    folders = [other for other in run.datasets if other.startswith(f"{name}/")]
+    return folders[0] if len(folders) == 1 else name

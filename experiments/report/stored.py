@@ -33,7 +33,6 @@ class StoredCell:
         dataset: name of the data set and its protocol.
         method: key of `experiments.study.methods.METHODS`.
         seed: of the training; None for keypoint matching.
-        accuracy: share of test photos that are recognised, 0..1.
         labels: class index of each test photo.
         predicted: the class index each was taken for.
         settings: everything the result depends on.
@@ -44,7 +43,6 @@ class StoredCell:
     dataset: str
     method: str
     seed: int | None
-    accuracy: float
     labels: tuple[int, ...]
     predicted: tuple[int, ...]
     settings: Mapping[str, Any]
@@ -61,7 +59,6 @@ class StoredCell:
                 dataset=settings["dataset"],
                 method=settings["method"],
                 seed=settings.get("seed"),
-                accuracy=float(result["accuracy"]),
                 labels=tuple(result["labels"]),
                 predicted=tuple(top[0] for top in result["top5"]),
                 settings=settings,
@@ -104,6 +101,14 @@ class StoredCell:
         return sum(p == y for p, y in zip(self.predicted, self.labels, strict=True))
 
     @property
+    def accuracy(self) -> float:
+        """Share of test photos that are recognised, 0..1.
+
+        Not what is stored by that name: earlier versions counted argmax there, which tied.
+        """
+        return self.right / len(self.labels)
+
+    @property
     def model(self) -> Path | None:
         """The trained classifier's file, or None where there is none (any more)."""
         path = self.path.with_suffix(".model.pt")
@@ -141,6 +146,12 @@ class Row:
     def names(self) -> tuple[str, str]:
         """What a study's table may call the row: METHOD@BACKBONE, or METHOD."""
         return f"{self.method}@{self.cells[0].settings.get('backbone')}", self.method
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The highest peak memory of a training step that a seed measured, or None."""
+        measured = (cell.result.get("peak_bytes") for cell in self.cells)
+        return max((peak for peak in measured if peak), default=None)
 
     @property
     def accuracies(self) -> tuple[float, ...]:

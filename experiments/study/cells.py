@@ -18,7 +18,7 @@ import torch
 import torchvision
 
 from experiments.data.dataset import ProductDataset
-from experiments.matching import Detector, evaluate_matching
+from experiments.matching import Detector, discard_scores, evaluate_matching
 from experiments.matching.detectors import make_detector
 from experiments.networks.backbones import load_feature_map
 from experiments.networks.model import ProductClassifier
@@ -130,6 +130,8 @@ def run_cell(
         },
     }
     save_json(result, path)
+    if cell.head is None:
+        discard_scores(cell.dataset, cell.detector(), _keypoints(output))
     checkpoint.unlink(missing_ok=True)
     return result
 
@@ -154,10 +156,14 @@ def build_classifier(cell: Cell) -> ProductClassifier:
 
 
 def _match(cell: Cell, output: Path) -> dict[str, Any]:
-    predictions = evaluate_matching(cell.dataset, cell.detector(), cache_dir=output / "keypoints")
+    predictions = evaluate_matching(cell.dataset, cell.detector(), cache_dir=_keypoints(output))
     labels = [sample.label for sample in cell.dataset.test]
     correct = sum(int(p == y) for p, y in zip(predictions.labels, labels, strict=True))
     return {"accuracy": correct / len(labels), "top5": predictions.top5.tolist()}
+
+
+def _keypoints(output: Path) -> Path:
+    return output / "keypoints"
 
 
 def _finetune(
@@ -210,7 +216,8 @@ def _peak_bytes(
     """Return the peak memory of a training step, the same for every seed; None if it fails."""
     try:
         costs = step_costs(backbone, None, [head], recipe, compute, classes=classes, rounds=1)
-    except RuntimeError as error:  # no memory beside the trained model, whose result is worth more
+    except (RuntimeError, OSError, ValueError) as error:
+        # No memory beside the trained model, no space for the trace: the result is worth more.
         logger.warning("peak memory of %s on %s was not measured: %s", head, backbone, error)
         return None
     return costs[head].peak_bytes

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from experiments.data.augment import Augmentation
 from experiments.data.dataset import ProductDataset, Sample
@@ -34,6 +38,13 @@ def recipe_identity(recipe: Recipe | Augmentation) -> dict[str, Any]:
                 recipe_identity(value) if isinstance(value, Augmentation) else value
             )
     return identity
+
+
+def backbone_file(output: Path, pretraining: Recipe, precision: torch.dtype) -> Path:
+    """Return where under `output` the "embedded" backbone of this pretraining is kept."""
+    settings = {"recipe": recipe_identity(pretraining), "precision": str(precision)}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    return output / f"embedded-backbone-{digest}.pt"
 
 
 def dataset_digest(dataset: ProductDataset) -> str:

@@ -60,6 +60,13 @@ class Study:
     recipe: Recipe = field(default_factory=Recipe)
     """How each classifier is finetuned."""
 
+    def __post_init__(self) -> None:
+        if not self.seeds or min(self.seeds) < 0:
+            given = " ".join(map(str, self.seeds)) or "empty"
+            raise ValueError(f"--seeds is {given}; expected one or more, each 0 or above")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"--workers is {self.workers}; expected 0 or more")
+
 
 PRESETS: dict[str, tuple[str, Study]] = {
     "embedded": (

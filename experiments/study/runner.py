@@ -22,6 +22,7 @@ from experiments.networks.backbones import (
 from experiments.networks.model import ModelError
 from experiments.storage import CheckpointError, save_json, save_text
 from experiments.study.cells import Cell, run_cell
+from experiments.study.digests import backbone_file
 from experiments.study.options import Study
 from experiments.study.rows import Row, parse_rows
 from experiments.study.weights_option import parse_weights
@@ -32,12 +33,14 @@ from experiments.table.paper_table import paper_table, weights_sources
 from experiments.table.plots import save_ladder
 from experiments.training.device import resolve_compute, share_cores
 from experiments.training.photos import Photos
-from experiments.training.pretraining import pretrain_embedded_backbone
+from experiments.training.pretraining import PRETRAINING, pretrain_embedded_backbone
 
 logger = logging.getLogger(__name__)
 
 _WAITING = NotRun("not yet", "its turn has not come")
-_NOT_STORED = NotRun("not stored", "not all of it is stored, and --stored-only computes nothing")
+_NOT_STORED = NotRun(
+    "not stored", "not all of it is stored with these settings, and --stored-only computes nothing"
+)
 
 PhotosFor = Callable[[Normalization], Photos]
 
@@ -53,20 +56,25 @@ class Runner:
         failed: whether something that was given could not be used.
 
     Raises:
-        ValueError: an unknown method, data set, backbone, device or name of weights.
+        ValueError: an unknown method, data set, backbone, device or name of weights, or one that
+            is given twice.
     """
 
     def __init__(self, study: Study, report: Path) -> None:
         _check_names("--datasets", study.datasets, CATALOG)
         _check_names("--backbone", [study.backbone], BACKBONES)
+        _refuse_repeats("--datasets", study.datasets)
+        _refuse_repeats("--seeds", study.seeds)
+        if not report.name:
+            raise ValueError(f"--report is {report}; expected a file's path, without its suffix")
         self.study = study
         self.report = report
         self.failed = False
         self.rows = parse_rows(study.methods, study.backbone)
-        self._weights = parse_weights(study.weights, self.rows, study.backbone)
+        self._weights = parse_weights(study.weights, self.rows)
         self._compute = resolve_compute(study.device, study.precision)
         self._workers = share_cores(self._compute, study.workers)
-        self._classes: dict[str, tuple[str, ...]] = {}
+        self._loaded: dict[str, ProductDataset] = {}
         self._entries = {
             (row.name, dataset): Entry(not_run=_WAITING)
             for row in self.rows
@@ -82,7 +90,7 @@ class Runner:
                 for row in self.rows:
                     self._give_up(row, name, error)
                 continue
-            self._classes[name] = dataset.classes
+            self._loaded[name] = dataset
             self._run_on(dataset, name)
         text = self._write_table()
         save_ladder(self._entries, self.rows, self.study.datasets, self._ladder_file)
@@ -91,8 +99,8 @@ class Runner:
     @property
     def written(self) -> list[Path]:
         """The table's files: Markdown, JSON and, once there is a result, the ladder's picture."""
-        files = [self.report.with_suffix(".md"), self.report.with_suffix(".json")]
-        return [file for file in (*files, self._ladder_file) if file.exists()]
+        files = (self._markdown_file, self._json_file, self._ladder_file)
+        return [file for file in files if file.exists()]
 
     def _run_on(self, dataset: ProductDataset, name: str) -> None:
         @lru_cache(maxsize=1)
@@ -112,8 +120,8 @@ class Runner:
         save_contact_sheet(photos.augmented, path, rows=8, columns=8, mean=mean, std=std)
 
     def _run_row(self, row: Row, dataset: ProductDataset, name: str, photos: PhotosFor) -> None:
-        if self.study.stored_only and not self._any_stored(row, dataset):
-            # Not even a cell's name is computed: it may take weights that are yet to be made.
+        if self.study.stored_only and not self._may_be_stored(row, dataset):
+            # Not even a cell's name is computed: it may take weights that are not here.
             self._leave_out(row, name, _NOT_STORED)
             return
         try:
@@ -130,15 +138,19 @@ class Runner:
             return
         normalization = BACKBONES[cell.backbone].normalization
         result = run_cell(cell, lambda: photos(normalization), output, self._workers)
-        entry = self._entries[row.name, dataset]
-        runs = (*entry.runs, Run.of_cell(result))
-        self._entries[row.name, dataset] = replace(entry, runs=runs)
-        logger.info("%s, %s: %.1f %%", dataset, row.title, 100 * result["accuracy"])
+        entry, run = self._entries[row.name, dataset], Run.of_cell(result)
+        self._entries[row.name, dataset] = replace(entry, runs=(*entry.runs, run))
+        logger.info("%s, %s: %.1f %%", dataset, row.title, 100 * run.accuracy)
         self._write_table()
 
-    def _any_stored(self, row: Row, dataset: ProductDataset) -> bool:
+    def _may_be_stored(self, row: Row, dataset: ProductDataset) -> bool:
+        """Whether a cell of the row can be named without computing anything, and may be there."""
+        weights_are_made_here = row.backbone == "embedded" and "embedded" not in self._weights
+        if weights_are_made_here and not self._pretrained_file.exists():
+            return False
         folder = self.study.output / "cells" / dataset.name
-        return any(folder.glob(f"{row.method_name}-*.json"))
+        seeds = "-seed*" if row.backbone else "-*"
+        return any(folder.glob(f"{row.method_name}{seeds}.json"))
 
     def _cell(self, row: Row, dataset: ProductDataset, seed: int) -> Cell:
         return Cell(
@@ -163,6 +175,10 @@ class Runner:
     def _weights_of(self, row: Row) -> Path | None:
         given = self._weights.get(row.backbone or row.method.detector or "")
         return self._pretrained if given is None and row.backbone == "embedded" else given
+
+    @property
+    def _pretrained_file(self) -> Path:
+        return backbone_file(self.study.output, PRETRAINING, self._compute.precision)
 
     @cached_property
     def _pretrained(self) -> Path:
@@ -193,6 +209,14 @@ class Runner:
         self._write_table()
 
     @property
+    def _markdown_file(self) -> Path:
+        return self.report.with_name(f"{self.report.name}.md")  # it may be called "lca-0.5"
+
+    @property
+    def _json_file(self) -> Path:
+        return self.report.with_name(f"{self.report.name}.json")
+
+    @property
     def _ladder_file(self) -> Path:
         return self.report.with_name(f"{self.report.name}-ladder.png")
 
@@ -201,9 +225,9 @@ class Runner:
         text = to_markdown(self._entries, self.rows, datasets, description)
         if self.study.paper_table:
             text += "\n" + paper_table()
-        save_text(text, self.report.with_suffix(".md"))
-        value = to_json(self._entries, self.rows, datasets, description, self._classes)
-        save_json(value, self.report.with_suffix(".json"))
+        save_text(text, self._markdown_file)
+        value = to_json(self._entries, self.rows, datasets, description, self._loaded)
+        save_json(value, self._json_file)
         return text
 
     def _description(self) -> dict[str, str]:
@@ -228,3 +252,12 @@ def _check_names(option: str, given: Iterable[str], known: Iterable[str]) -> Non
     unknown = [name for name in given if name not in known]
     if unknown:
         raise ValueError(f"{option} holds {', '.join(unknown)}; expected from {', '.join(known)}")
+
+
+def _refuse_repeats(option: str, given: tuple[object, ...]) -> None:
+    twice = [str(value) for value in dict.fromkeys(given) if given.count(value) > 1]
+    if twice:
+        raise ValueError(
+            f"{option} holds {', '.join(twice)} more than once; one run would count as several, "
+            "name it once"
+        )

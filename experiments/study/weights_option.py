@@ -10,24 +10,24 @@ from experiments.networks.backbones import BACKBONES
 from experiments.study.rows import Row
 
 
-def parse_weights(given: Sequence[str], rows: Sequence[Row], backbone: str) -> dict[str, Path]:
+def parse_weights(given: Sequence[str], rows: Sequence[Row]) -> dict[str, Path]:
     """Return the weights files by the backbone or detector they are for.
 
     Args:
         given: FILE or NAME=FILE each.
         rows: of the study; a FILE without a name is for their one backbone.
-        backbone: what such a FILE is for where no row has a backbone.
 
     Raises:
-        ValueError: an unknown name, a name given twice, or a FILE without a name where the study
-            has several backbones.
+        ValueError: a name that is unknown, given twice or of no row, or a FILE without a name
+            where the study has several backbones, or none.
     """
     files: dict[str, Path] = {}
     for text in given:
         name, file = _split(text)
-        name = name or _only_backbone(text, rows, backbone)
+        name = name or _only_backbone(text, rows)
         if name in files:
             raise ValueError(f"--weights holds two files for {name}; keep one of them")
+        _check_used(name, text, rows)
         files[name] = Path(file)
     return files
 
@@ -45,11 +45,25 @@ def _split(text: str) -> tuple[str, str]:
     return name, file
 
 
-def _only_backbone(text: str, rows: Sequence[Row], backbone: str) -> str:
-    names = sorted({row.backbone for row in rows if row.backbone}) or [backbone]
+def _only_backbone(text: str, rows: Sequence[Row]) -> str:
+    names = sorted({row.backbone for row in rows if row.backbone})
+    if not names:
+        raise ValueError(
+            f"--weights holds {text}, but no row of this study has a backbone; leave the file "
+            "out, or say which detector it is for: NAME=FILE"
+        )
     if len(names) > 1:
         raise ValueError(
             f"--weights holds {text}, but this study has the backbones {', '.join(names)}; "
             "say which one the file is for: " + " or ".join(f"{name}={text}" for name in names)
         )
     return names[0]
+
+
+def _check_used(name: str, text: str, rows: Sequence[Row]) -> None:
+    used = dict.fromkeys(row.backbone or row.method.detector for row in rows)
+    if name not in used:
+        raise ValueError(
+            f"--weights holds {text}, but no row of this study is made with {name}; its rows are "
+            f"made with {', '.join(map(str, used))}"
+        )

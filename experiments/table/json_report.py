@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from experiments.data.dataset import ProductDataset
 from experiments.study.paper import counterpart
 from experiments.study.rows import Row
 from experiments.table.entry import Entry, Table
@@ -20,7 +19,7 @@ def to_json(
     rows: Sequence[Row],
     datasets: Sequence[str],
     description: Mapping[str, Any],
-    classes: Mapping[str, Sequence[str]],
+    loaded: Mapping[str, ProductDataset],
 ) -> dict[str, Any]:
     """Return the table, the differences between its rows and their cost as plain values.
 
@@ -29,12 +28,13 @@ def to_json(
         rows: from the top.
         datasets: their names.
         description: of the study.
-        classes: names of the products of each data set that could be loaded.
+        loaded: the data sets that could be loaded, by their name in `datasets`.
     """
     return {
         "description": dict(description),
+        "stored_as": {name: dataset.name for name, dataset in loaded.items()},
         "entries": [
-            _entry(row, rows, name, table[row.name, name], classes.get(name, ()))
+            _entry(row, rows, name, table[row.name, name], loaded.get(name))
             for row in rows
             for name in datasets
         ],
@@ -59,7 +59,7 @@ def to_json(
 
 
 def _entry(
-    row: Row, rows: Sequence[Row], dataset: str, entry: Entry, classes: Sequence[str]
+    row: Row, rows: Sequence[Row], dataset: str, entry: Entry, loaded: ProductDataset | None
 ) -> dict[str, Any]:
     done = bool(entry.runs)
     paper = counterpart(row, rows)
@@ -73,18 +73,17 @@ def _entry(
         "mean_percent": entry.mean if done else None,
         "half_width_95_percent": entry.half_width if done else None,
         "wilson_95": [list(entry.wilson(index)) for index in range(len(entry.runs))],
-        "class_accuracies": _by_class(entry, classes) if done else None,
+        "class_accuracies": _by_class(entry, loaded) if done else None,
         "not_run": entry.not_run.reason if entry.not_run else None,
         "paper_row": paper.title if paper else None,
         "paper_percent": paper_accuracy(row, rows, dataset),
     }
 
 
-def _by_class(entry: Entry, classes: Sequence[str]) -> dict[str, float | None]:
+def _by_class(entry: Entry, loaded: ProductDataset | None) -> dict[str, float | None]:
     labels = entry.runs[0].labels
-    count = len(classes) or int(np.max(labels)) + 1
-    names = classes or [str(label) for label in range(count)]
-    return dict(zip(names, class_accuracies(labels, entry.right(), count), strict=True))
+    names = loaded.classes if loaded else [str(label) for label in range(int(labels.max()) + 1)]
+    return dict(zip(names, class_accuracies(labels, entry.right(), len(names)), strict=True))
 
 
 def _difference(step: Step, dataset: str, table: Table) -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ from experiments.study.rows import Row
 from experiments.table.entry import Entry, Run, Table
 from experiments.table.significance import Difference, paired_difference
 
+_SIGNIFICANT = 0.05  # p-values below it are told as a difference
+
 
 @dataclass(frozen=True)
 class Step:
@@ -67,13 +69,15 @@ def difference(step: Step, dataset: str, table: Table) -> Difference | None:
 
 
 def in_words(step: Step, dataset: str, gain: Difference) -> str:
-    """Return the sentence that says whether the trick helped, with its interval and p-value."""
-    if gain.low > 0:
-        verdict = "helped"
-    elif gain.high < 0:
-        verdict = "hurt"
-    else:
+    """Return the sentence that says whether the trick helped, with its interval and p-value.
+
+    The p-value decides. Of one seed it comes from an exact test and the interval does not, so that
+    the interval may leave 0 out where p is above 0.05.
+    """
+    if gain.p_value >= _SIGNIFICANT:
         verdict = "made no difference that can be told from chance"
+    else:
+        verdict = "helped" if gain.estimate > 0 else "hurt"
     trick = step.trick[0].upper() + step.trick[1:]
     runs = f"{gain.seeds} seeds" if gain.seeds > 1 else "one seed, so of these networks"
     p = in_symbols(gain.p_value)

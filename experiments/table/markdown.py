@@ -18,8 +18,9 @@ _HOW_TO_READ = (
 )
 _HOW_DIFFERENCES_ARE_MADE = (
     "Differences in points with their 95 % interval and p-value, on the same test photos and "
-    "seeds. Of one seed they are McNemar's exact test and speak of these networks; of several, "
-    "seeds and photos both count. p-values are not corrected for their number."
+    "seeds. Of one seed p is McNemar's exact test, and both speak of these networks; of several, "
+    "seeds and photos both count. A difference is told from chance where p is below 0.05; "
+    "p-values are not corrected for their number."
 )
 _HOW_COST_IS_MEASURED = (
     "Cost of training: median photos a second over the seeds, and the memory that tensors take at "

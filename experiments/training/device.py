@@ -13,6 +13,8 @@ from experiments.training.distributed import processes_here
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
+_EXPECTED = "expected auto, cpu, cuda or cuda:N"
+
 
 class DeviceError(ValueError):
     """The device asked for is not there; the message says which are."""
@@ -41,13 +43,13 @@ def resolve_compute(device: str = "auto", precision: Precision = "auto") -> Comp
     """Return the device and precision asked for, or the best there are.
 
     Args:
-        device: "auto", "cpu", "cuda", "cuda:1", "mps"...
+        device: "auto", "cpu", "cuda", "cuda:1"...
         precision: "auto" takes bfloat16 where the device multiplies it in hardware, float16 on
             GPUs that only have that, and float32 elsewhere.
 
     Raises:
-        DeviceError: the device does not exist on this machine, or it names one GPU where
-            torchrun started several processes.
+        DeviceError: the device does not exist on this machine or is of another kind, or it names
+            one GPU where torchrun started several processes.
     """
     chosen = _resolve_device(device)
     if chosen.index and processes_here() > 1:
@@ -100,9 +102,10 @@ def _resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(
-            f"device is {name!r}, which torch does not know; expected auto, cpu, cuda or cuda:N"
-        ) from error
+        raise DeviceError(f"device is {name!r}, which torch does not know; {_EXPECTED}") from error
+    # "meta" computes nothing, and "mps" has no float64, in which predictions are ranked.
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device is {name!r}, which this pipeline cannot use; {_EXPECTED}")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from experiments.networks.model import ProductClassifier
+from experiments.networks.model import ModelError, ProductClassifier
 from experiments.training.recipe import Recipe
 
 
@@ -26,12 +26,22 @@ def make_optimizer(model: ProductClassifier, recipe: Recipe) -> torch.optim.Opti
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> OneCycleLR:
-    """Return the warm-up and cosine decay over `steps` optimiser steps."""
+    """Return the warm-up and cosine decay over `steps` optimiser steps.
+
+    Raises:
+        ModelError: there is one step alone, whose rate would be that of the decay's end.
+    """
+    if steps == 1:
+        raise ModelError(
+            "the run is one step alone, whose learning rate would be next to nothing; raise "
+            "--recipe.epochs or lower --recipe.batch-size"
+        )
     return OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=steps,
-        pct_start=recipe.warmup,
+        # It divides by the difference of the two.
+        pct_start=0.0 if recipe.warmup * steps == 1 else recipe.warmup,
         cycle_momentum=False,
         anneal_strategy="cos",
     )

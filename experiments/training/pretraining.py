@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 import torch
@@ -15,7 +13,7 @@ from experiments.data.embedded import load_scenario
 from experiments.networks.backbones import BACKBONES, small_resnet
 from experiments.networks.model import ProductClassifier
 from experiments.storage import save_checkpoint
-from experiments.study.digests import recipe_identity
+from experiments.study.digests import backbone_file
 from experiments.training.device import Compute
 from experiments.training.distributed import ALONE
 from experiments.training.photos import Photos
@@ -24,9 +22,9 @@ from experiments.training.trainer import Trainer
 
 PRETRAINING = Recipe(
     epochs=8,
-    batch_size=64,
-    backbone_lr=0.1,
-    head_lr=0.1,
+    batch_size=16,
+    backbone_lr=0.025,
+    head_lr=0.025,
     weight_decay=5e-4,
     freeze_batch_norm=False,
     image_size=112,
@@ -43,9 +41,7 @@ def pretrain_embedded_backbone(
     It learns to tell products apart that none of the embedded scenarios holds. An interrupted
     run goes on after its last finished epoch.
     """
-    settings = {"recipe": recipe_identity(PRETRAINING), "precision": str(compute.precision)}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    path = output / f"embedded-backbone-{digest}.pt"
+    path = backbone_file(output, PRETRAINING, compute.precision)
     if path.exists():
         return path
     dataset = load_scenario("pretraining", options.cache, image_size=PRETRAINING.image_size)

@@ -57,8 +57,9 @@ class Recipe:
                 f"recipe.accumulate is {self.accumulate}; expected 1 to recipe.batch_size "
                 f"({self.batch_size}): a part needs a photo"
             )
-        if self.patience < 0:
-            raise ValueError(f"recipe.patience is {self.patience}; expected 0 (never) or more")
+        for name in ("weight_decay", "patience", "gamma"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"recipe.{name} is {getattr(self, name)}; expected 0 or more")
         for name in ("momentum", "warmup", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
