@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -300,6 +301,15 @@ def many(folder: Path, count: int) -> Path:
     return folder
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Children of a shell's background job ignore Ctrl-C, unless their parent handles it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_run_keeps_its_rows(model, tmp_path):
     photos = many(tmp_path / "many", 400)
     output = tmp_path / "rows.csv"
