@@ -67,13 +67,17 @@ class Variant:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the fastest variants of every shape; return the process's exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     probe = torch.empty(0, dtype=getattr(torch, options.dtype), device=device)
     if (reason := unavailable(probe)) is not None:
         print(f"benchmarks.dispatch times kernels on a GPU: {reason}", file=sys.stderr)
         return 1
-    shapes = parse_shapes(options.shapes, device.type)
+    try:
+        shapes = parse_shapes(options.shapes, device.type)
+    except ValueError as error:
+        parser.error(f"--shapes: {error}")
     found = [v for shape in shapes for v in variants(shape, options.dtype, options.mode, device)]
     if options.jobs > 1:
         compile_variants(found, device, options.jobs)

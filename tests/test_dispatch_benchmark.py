@@ -96,3 +96,9 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "unavailable", lambda _: "x is on cpu")
     assert benchmark.main([]) == 1
     assert "x is on cpu" in capsys.readouterr().err
+
+
+def test_a_shape_that_is_none_is_refused_with_what_is_expected(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main(["--shapes", "7x7"])
+    assert "'7x7' is no shape; expected" in capsys.readouterr().err

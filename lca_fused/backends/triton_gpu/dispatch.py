@@ -143,7 +143,7 @@ def pooling_candidates(chosen: Tile) -> list[Tile]:
     return [
         replace(chosen, block_d=block_d, threads=block_d, max_registers=max_registers)
         for block_d in (32, 64, 128, 256)
-        for max_registers in {chosen.max_registers, None}
+        for max_registers in dict.fromkeys((chosen.max_registers, None))
     ]
 
 
