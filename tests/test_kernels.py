@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lca_fused import LCA, backends, local_concepts_accumulation
 from lca_fused.backends import numba_cpu, operator, triton_gpu
-from lca_fused.backends.triton_gpu import dispatch
+from lca_fused.backends.triton_gpu import dispatch, tables
 from reference.lca import lca_reference
 from tests.parity import (
     GRADIENT_LAYOUTS,
@@ -445,8 +445,25 @@ def test_inductor_compiles_the_layer_forward_and_backward(device):
 
 
 @gpu
-def test_calls_can_be_captured_in_a_cuda_graph(device):
-    x = torch.randn(4, 64, 7, 7, device=device)
+@pytest.mark.parametrize("side", [7, 14], ids=lambda side: f"{side}x{side}")
+def test_torch_compile_puts_the_layer_into_cuda_graphs(device, side):
+    tables.weight_tables.cache_clear()  # so that the first call of the graph makes them
+    layer = LCA(64, 48, device=device)
+    compiled = torch.compile(layer, fullgraph=True, mode="reduce-overhead")
+    x = torch.randn(4, 64, side, side, device=device, requires_grad=True)
+    for _ in range(4):  # warms up, captures, replays
+        torch.compiler.cudagraph_mark_step_begin()
+        x.grad = None
+        compiled(x).sum().backward()
+    actual, x.grad = x.grad, None
+    layer(x).sum().backward()
+    assert relative_error(actual, x.grad) <= 2e-6
+
+
+@gpu
+@pytest.mark.parametrize("side", [7, 14], ids=lambda side: f"{side}x{side}")
+def test_calls_can_be_captured_in_a_cuda_graph(device, side):
+    x = torch.randn(4, 64, side, side, device=device)
     layer = LCA(64, 48, device=device)
     with torch.no_grad():
         expected = layer(x)

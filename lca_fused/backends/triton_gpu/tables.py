@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ def bit_mask(height: int, width: int, kernel_sizes: KernelSizes | None) -> tuple
     return mask, num_rectangles(height, width, sizes)
 
 
-@lru_cache(maxsize=256)
+@cache  # without a bound: a captured CUDA graph reads its tables for as long as it is replayed
 def weight_tables(
     height: int,
     width: int,
@@ -47,14 +48,32 @@ def weight_tables(
 
     The first, (H, W), holds 1 / (kh * kw) for the kernel sizes that are wanted and 0 elsewhere;
     the second, (H, W), the sum of these over the rectangles that hold a position.
+
+    Raises:
+        RuntimeError: a CUDA graph is being captured, into which the copies would go.
     """
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            f"the first call for maps of sides {height} and {width}, these kernel sizes and this "
+            f"dtype copies tables to {device}, which a CUDA graph cannot capture: call it once "
+            f"before the capture"
+        )
     sizes = resolve_kernel_sizes(height, width, kernel_sizes)
+    # A thread has none of the caller's modes. Above all, torch.compile's CUDA graphs give what the
+    # calling thread allocates to the graph's memory pool, and refuse what outlives the call.
+    with ThreadPoolExecutor(1) as thread:
+        tables = thread.submit(_make_tables, height, width, sizes, device, dtype)
+    return *tables.result(), num_rectangles(height, width, sizes)
+
+
+def _make_tables(
+    height: int, width: int, sizes: KernelSizes, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     weights = torch.zeros(height, width, dtype=torch.float64)
     for kh, kw in sizes:
         weights[kh - 1, kw - 1] = 1 / (kh * kw)
     positions = _windows(height).T @ weights @ _windows(width)
-    count = num_rectangles(height, width, sizes)
-    return weights.to(device, dtype), positions.to(device, dtype), count
+    return weights.to(device, dtype), positions.to(device, dtype)
 
 
 def _windows(length: int) -> Tensor:
