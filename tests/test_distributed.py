@@ -221,6 +221,16 @@ def test_one_gpu_cannot_be_named_for_several_processes(monkeypatch):
         resolve_compute("cuda:1", "float32")
 
 
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_more_processes_than_gpus_are_refused_before_anything_is_computed(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(DeviceError, match=r"4 processes.*2 GPU.*--nproc-per-node 2"):
+        resolve_compute(device, "float32")
+    assert resolve_compute("cpu", "float32").device.type == "cpu"
+
+
 def test_each_process_takes_the_gpu_of_its_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

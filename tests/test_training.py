@@ -388,6 +388,22 @@ def test_device_that_is_not_there_is_refused(name):
         resolve_compute(name)
 
 
+@pytest.mark.parametrize(
+    ("capability", "precision"),
+    [((7, 0), torch.float16), ((7, 5), torch.float16), ((8, 0), torch.bfloat16)],
+)
+def test_gpus_that_only_emulate_bfloat16_take_float16(monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.version, "hip", None)
+    asked = []
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device: asked.append(device) or capability
+    )
+    assert resolve_compute("cuda:1").precision == precision
+    assert asked == [torch.device("cuda:1")], "that GPU, not the first"
+
+
 def test_torch_and_the_workers_share_the_cores(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4), raising=False)

@@ -45,19 +45,16 @@ def resolve_compute(device: str = "auto", precision: Precision = "auto") -> Comp
     Args:
         device: "auto", "cpu", "cuda", "cuda:1"...
         precision: "auto" takes bfloat16 where the device multiplies it in hardware, float16 on
-            GPUs that only have that, and float32 elsewhere.
+            GPUs that only have that, and float32 elsewhere. "float32" turns autocast off; whether
+            a GPU's convolutions then use TF32 is `torch.backends.cudnn`'s to say, by default yes.
 
     Raises:
-        DeviceError: the device does not exist on this machine or is of another kind, or it names
-            one GPU where torchrun started several processes.
+        DeviceError: the device does not exist on this machine or is of another kind, or torchrun
+            started more processes than there are GPUs, or several where it names one GPU.
     """
     chosen = _resolve_device(device)
-    if chosen.index and processes_here() > 1:
-        raise DeviceError(
-            f"device is {device!r}, but torchrun started {processes_here()} processes here and "
-            "each takes the GPU of its own number; use --device cuda, and choose GPUs with the "
-            "environment variable CUDA_VISIBLE_DEVICES"
-        )
+    if chosen.type == "cuda":
+        _check_processes(chosen)
     dtype = _best_precision(chosen) if precision == "auto" else getattr(torch, precision)
     return Compute(chosen, dtype)
 
@@ -116,12 +113,32 @@ def _resolve_device(name: str) -> torch.device:
     return device
 
 
+def _check_processes(device: torch.device) -> None:
+    processes, gpus = processes_here(), torch.cuda.device_count()
+    if device.index and processes > 1:
+        raise DeviceError(
+            f"device is {str(device)!r}, but torchrun started {processes} processes here and "
+            "each takes the GPU of its own number; use --device cuda, and choose GPUs with the "
+            "environment variable CUDA_VISIBLE_DEVICES"
+        )
+    if processes > gpus:
+        raise DeviceError(
+            f"torchrun started {processes} processes here, but torch sees {gpus} GPU(s) and each "
+            f"process takes one; use --nproc-per-node {gpus}, or --device cpu"
+        )
+
+
 def _best_precision(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if _gpu_multiplies_bfloat16(device) else torch.float16
     if device.type == "cpu" and _cpu_multiplies_bfloat16():
         return torch.bfloat16
     return torch.float32
+
+
+def _gpu_multiplies_bfloat16(device: torch.device) -> bool:
+    # torch.cuda.is_bf16_supported() also says yes where bfloat16 is emulated, without tensor cores.
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _cpu_multiplies_bfloat16() -> bool:
