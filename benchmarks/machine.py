@@ -16,7 +16,7 @@ def describe(device: torch.device) -> dict[str, object]:
     """Return the device, threads, versions (None: not installed) and the date, for JSON."""
     return {
         "device": device.type,
-        "device_name": device_name(device.type),
+        "device_name": device_name(device),
         "threads": torch.get_num_threads(),
         "versions": {package: _version(package) for package in _PACKAGES},
         "date": datetime.now(timezone.utc).date().isoformat(),
@@ -24,10 +24,10 @@ def describe(device: torch.device) -> dict[str, object]:
 
 
 @cache
-def device_name(device_type: str) -> str:
+def device_name(device: torch.device) -> str:
     """Return the model of the CPU or of the GPU."""
-    if device_type == "cuda":
-        return torch.cuda.get_device_name()
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     try:
         import cpuinfo  # type: ignore[import-untyped]
 

@@ -6,8 +6,8 @@
 
 Photos go through what the model's test photos went through. Every row is written as soon as it is
 computed; photos that cannot be read are rows with an error. Exit status: 0 when every photo was
-read, 1 when some could not be, 2 when the command line or the model cannot be used, 130 when
-interrupted, 141 when nobody reads the rows any more (`... | head`).
+read, 1 when some could not be, 2 when the command line or the model cannot be used or the GPU's
+memory ran out, 130 when interrupted, 141 when nobody reads the rows any more (`... | head`).
 """
 
 from __future__ import annotations
@@ -171,6 +171,10 @@ def _predict(options: Options) -> int:
             return 2
         try:
             return _predict_all(options, classifier, compute, rows, pictures)
+        except torch.cuda.OutOfMemoryError as error:
+            logger.error("error: %s", error)
+            logger.error("the rows written so far are kept; use a smaller --batch-size")
+            return 2
         except KeyboardInterrupt:
             logger.error("interrupted; the rows written so far are kept")
             return _INTERRUPTED

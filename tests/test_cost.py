@@ -171,3 +171,14 @@ def test_command_prints_the_table_and_writes_json(tmp_path, capsys):
 def test_wrong_options_are_refused(wrong, message, capsys):
     assert cost.main([*FLAGS, *wrong]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_memory_that_runs_out_is_explained(monkeypatch, capsys):
+    def short_of_memory(*_arguments, **_options):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(cost, "step_costs", short_of_memory)
+    assert cost.main(FLAGS) == 2
+    said = capsys.readouterr().err
+    assert "Tried to allocate 2 GiB" in said
+    assert "smaller --batch-size" in said

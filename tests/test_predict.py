@@ -33,7 +33,7 @@ from experiments.deploy.prediction_rows import (
     Prediction,
 )
 from experiments.networks.checkpoint import load_classifier
-from experiments.predict import main
+from experiments.predict import Predictor, main
 from experiments.training.photos import Photos
 from tests.products import COLOURS, write_photos
 from tests.stored_models import write_model
@@ -393,6 +393,25 @@ def test_other_failures_to_write_are_not_taken_for_a_pipe_without_a_reader(
         patched.setattr(os, "name", system)
         with pytest.raises(NoReaderError if windows_pipe else OSError):
             JsonLinesWriter(Failing(number)).write([prediction])
+
+
+def test_memory_that_runs_out_is_explained_and_keeps_the_rows(
+    model, photos, tmp_path, monkeypatch, caplog
+):
+    predict_batch, batches = Predictor.predict, []
+
+    def short_of_memory(predictor, *batch):
+        batches.append(batch)
+        if len(batches) == 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return predict_batch(predictor, *batch)
+
+    monkeypatch.setattr(Predictor, "predict", short_of_memory)
+    output = tmp_path / "rows.csv"
+    predict(model, photos, "--output", output, "--batch-size", "1", status=2)
+    assert len(rows(output)) == 2
+    assert "Tried to allocate 2 GiB" in caplog.text
+    assert "use a smaller --batch-size" in caplog.text
 
 
 def test_output_that_is_not_finite_is_an_error_of_the_photo(model, photos, tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from experiments.study.paper import PAPER_DATASETS, PAPER_ROWS
 from experiments.study.rows import parse_rows
 from experiments.training import pretraining
 from experiments.training.device import Compute
+from experiments.training.trainer import Trainer
 from tests.products import COLOURS, write_photos, write_weights
 
 FAST = ["--recipe.epochs", "2", "--recipe.image-size", "32", "--recipe.batch-size", "6"]
@@ -63,6 +64,24 @@ def test_finished_cells_are_not_computed_again(arguments, tmp_path, monkeypatch)
     assert main([*arguments, "--methods", "gap", "lca"]) == 0
     monkeypatch.setattr("experiments.study.cells._finetune", pytest.fail)
     assert main([*arguments, "--methods", "gap", "lca"]) == 0
+
+
+def test_a_network_that_the_gpu_cannot_hold_costs_its_own_row_alone(
+    arguments, tmp_path, monkeypatch, caplog
+):
+    fit = Trainer.fit
+
+    def short_of_memory(trainer, *photos):
+        if " lca " in trainer.title:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+        return fit(trainer, *photos)
+
+    monkeypatch.setattr(Trainer, "fit", short_of_memory)
+    assert main([*arguments, "--methods", "gap", "lca", "rmac"]) == 1
+    rows = entries(tmp_path / "runs")
+    assert [len(rows[name]["accuracies"]) for name in ("gap", "lca", "rmac")] == [2, 0, 2]
+    assert "Tried to allocate 2 GiB. Use --recipe.accumulate N" in rows["lca"]["not_run"]
+    assert "Tried to allocate 2 GiB. Use --recipe.accumulate N" in caplog.text
 
 
 def test_another_recipe_is_another_cell_and_keeps_the_first(arguments, tmp_path):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,6 +85,20 @@ def test_markdown_shows_what_training_costs():
     assert "3 MiB" in line(text, "| LCA")
     assert line(text, "| global").count("not measured") == 3
     assert "SIFT" not in text.split("\n\n")[1]
+
+
+def test_what_was_trained_on_other_devices_is_told():
+    full, place = table(), "embedded/one-shot"
+    assert "Trained on" not in to_markdown(full, ROWS, DATASETS, {}), "earlier versions' results"
+    full["lca", place] = Entry((replace(run(0.5), device="NVIDIA H200"),))
+    text = to_markdown(full, ROWS, DATASETS, {})
+    assert "Trained on NVIDIA H200." in text
+    full["gap", place] = Entry((replace(run(0.5), device="AMD EPYC"),))
+    text = to_markdown(full, ROWS, DATASETS, {})
+    assert "do not compare. AMD EPYC: global average pooling; NVIDIA H200: LCA." in text
+    costs = to_json(full, ROWS, DATASETS, {}, {})["cost"]
+    devices = {cost["method"]: cost["devices"] for cost in costs if cost["dataset"] == place}
+    assert devices == {"lca": ["NVIDIA H200"], "gap": ["AMD EPYC"]}
 
 
 def test_json_holds_every_entry_and_survives_a_round_trip():

@@ -260,7 +260,7 @@ def test_accumulated_step_in_16_bit_is_the_float32_one_to_its_precision(precisio
     assert (moves[1] - moves[0]).norm() < 0.05 * moves[0].norm()
 
 
-@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler")
+@pytest.mark.filterwarnings("error:Detected call of .lr_scheduler")
 def test_float16_step_that_overflowed_is_left_out_and_the_scale_lowered():
     stepper = make_stepper(compute=Compute(CPU.device, torch.float16))
     before = {key: value.clone() for key, value in stepper.model.state_dict().items()}
@@ -272,6 +272,11 @@ def test_float16_step_that_overflowed_is_left_out_and_the_scale_lowered():
     stepper.update()
     assert all(torch.equal(value, before[key]) for key, value in weights_of(stepper).items())
     assert stepper.scaler.get_scale() == scale / 2
+    assert stepper.scheduler.last_epoch == 0, "the schedule waits"
+    for part, images, labels in random_parts(8, accumulate=2):
+        stepper.backward(images, labels, part)
+    stepper.update()
+    assert stepper.scheduler.last_epoch == 1
 
 
 @pytest.mark.parametrize(
@@ -329,7 +334,7 @@ def test_balanced_training_sees_rare_products_as_often_as_others(dataset, tmp_pa
     assert len(set(hashes)) == len(hashes), "every draw of the one photo is augmented afresh"
 
 
-def test_seconds_of_training_are_added_up_over_interruptions(photos, tmp_path, monkeypatch):
+def test_seconds_of_every_epoch_are_noted_over_interruptions(photos, tmp_path, monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr(
         "experiments.training.trainer.time.perf_counter", lambda: float(next(clock))
@@ -338,13 +343,14 @@ def test_seconds_of_training_are_added_up_over_interruptions(photos, tmp_path, m
     stop_after(trainer, 2, monkeypatch)
     with pytest.raises(StoppedError):
         trainer.fit(photos.train(0), photos.validation)
-    assert load_checkpoint(tmp_path / "c.pt")["progress"]["train_seconds"] == 2.0
+    assert load_checkpoint(tmp_path / "c.pt")["progress"]["epoch_seconds"] == [1.0, 1.0]
     resumed = make_trainer(tmp_path / "c.pt").fit(photos.train(0), photos.validation)
-    assert resumed.train_seconds == 3.0
+    assert resumed.epoch_seconds == [1.0, 1.0, 1.0]
 
 
-def test_checkpoint_of_before_seconds_were_measured_goes_on_without_them(
-    photos, tmp_path, monkeypatch
+@pytest.mark.parametrize("noted", [{}, {"train_seconds": 2.0}], ids=["no seconds", "their sum"])
+def test_checkpoint_of_before_the_seconds_of_epochs_were_noted_goes_on(
+    photos, tmp_path, monkeypatch, noted
 ):
     whole = make_trainer(tmp_path / "whole.pt").fit(photos.train(0), photos.validation)
     trainer = make_trainer(tmp_path / "c.pt")
@@ -352,10 +358,11 @@ def test_checkpoint_of_before_seconds_were_measured_goes_on_without_them(
     with pytest.raises(StoppedError):
         trainer.fit(photos.train(0), photos.validation)
     state = load_checkpoint(tmp_path / "c.pt")
-    del state["progress"]["train_seconds"]
+    del state["progress"]["epoch_seconds"]
+    state["progress"] |= noted
     save_checkpoint(state, tmp_path / "c.pt")
     resumed = make_trainer(tmp_path / "c.pt").fit(photos.train(0), photos.validation)
-    assert resumed.train_seconds == 0, "not the seconds of the last epoch alone"
+    assert len(resumed.epoch_seconds) == 1, "those of the last epoch"
     assert resumed.history == whole.history
 
 

@@ -9,7 +9,7 @@ from experiments.networks.heads import HEADS
 
 
 class ModelError(ValueError):
-    """Backbone, head and image size do not go together; the message says what to change."""
+    """A network cannot be built or trained as asked; the message says what to change."""
 
 
 class ProductClassifier(nn.Module):

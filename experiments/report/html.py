@@ -90,6 +90,7 @@ class _Cost:
     images_per_second: float | None
     peak_bytes: int | None
     model_bytes: int | None
+    devices: str
 
     @classmethod
     def of(cls, row: Row) -> _Cost:
@@ -100,6 +101,7 @@ class _Cost:
             _mean([cell.result.get("images_per_second") for cell in row.cells]),
             row.peak_bytes,
             model.stat().st_size if model else None,
+            ", ".join(dict.fromkeys(cell.result.get("device", "not stored") for cell in row.cells)),
         )
 
 

@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import platform
+import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,16 +19,18 @@ from typing import Any
 import torch
 import torchvision
 
+from benchmarks.machine import device_name
 from experiments.data.dataset import ProductDataset
 from experiments.matching import Detector, discard_scores, evaluate_matching
 from experiments.matching.detectors import make_detector
 from experiments.networks.backbones import load_feature_map
-from experiments.networks.model import ProductClassifier
+from experiments.networks.model import ModelError, ProductClassifier
 from experiments.networks.weights import fingerprint
 from experiments.storage import CheckpointError, save_checkpoint, save_json
 from experiments.study.digests import dataset_digest, recipe_identity
 from experiments.study.methods import METHODS
 from experiments.training.device import Compute
+from experiments.training.distributed import current_team
 from experiments.training.photos import Photos
 from experiments.training.recipe import Recipe
 from experiments.training.step_cost import step_costs
@@ -104,9 +108,12 @@ def run_cell(
 
     Returns:
         Plain values: accuracy (0..1), labels, top5 and file names of the test photos, names of the
-        classes, the settings, seconds and versions, and for trained methods the best epoch, the
-        history, the training photos a second and the peak memory of a step in bytes.
-        Results stored by earlier versions lack some.
+        classes, the settings, seconds, the device's name and versions, and for trained methods the
+        best epoch, the history, the training photos a second (of the median epoch) and the peak
+        memory of a step, of each process, in bytes. Results stored by earlier versions lack some.
+
+    Raises:
+        ModelError: the network cannot be built or trained, or the GPU's memory does not hold it.
     """
     path = cell.path(output)
     if path.exists():
@@ -120,6 +127,7 @@ def run_cell(
     result |= {
         "settings": cell.settings(),
         "seconds": time.perf_counter() - start,
+        "device": device_name(cell.compute.device),
         "labels": [sample.label for sample in cell.dataset.test],
         "classes": list(cell.dataset.classes),
         "images": _relative_paths(cell.dataset),
@@ -172,18 +180,19 @@ def _finetune(
     method = METHODS[cell.method]
     model = build_classifier(cell)  # before the photos are decoded: its weights may be missing
     train, validation, test = photos().train(cell.seed), photos().validation, photos().test
-    trainer = Trainer(
-        model,
-        method.loss(cell.recipe),
-        cell.recipe,
-        cell.compute,
-        seed=cell.seed,
-        checkpoint=checkpoint,
-        workers=workers,
-        title=f"{cell.dataset.name} {cell.method} seed {cell.seed}",
-    )
-    progress = trainer.fit(train, validation)
-    score = trainer.score(test)
+    with _memory_that_ran_out_explained():
+        trainer = Trainer(
+            model,
+            method.loss(cell.recipe),
+            cell.recipe,
+            cell.compute,
+            seed=cell.seed,
+            checkpoint=checkpoint,
+            workers=workers,
+            title=f"{cell.dataset.name} {cell.method} seed {cell.seed}",
+        )
+        progress = trainer.fit(train, validation)
+        score = trainer.score(test)
     save_checkpoint(
         {
             "model": trainer.model.state_dict(),
@@ -204,16 +213,30 @@ def _finetune(
     }
 
 
+@contextmanager
+def _memory_that_ran_out_explained() -> Iterator[None]:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise ModelError(
+            f"{str(error).splitlines()[0]} Use --recipe.accumulate N, which takes the same steps "
+            "in N parts, or a smaller --recipe.batch-size or --recipe.image-size; rows that are "
+            "done stay stored, for their own recipe"
+        ) from None
+
+
 def _images_per_second(progress: Progress, photos_an_epoch: int) -> float | None:
-    seconds = progress.train_seconds
-    return photos_an_epoch * progress.epoch / seconds if seconds else None
+    """Return the rate of the median epoch, the first left out: kernels are compiled in it."""
+    seconds = progress.epoch_seconds[1:] or progress.epoch_seconds
+    return photos_an_epoch / statistics.median(seconds) if seconds else None
 
 
 @lru_cache(maxsize=8)
 def _peak_bytes(
     backbone: str, head: str, recipe: Recipe, compute: Compute, classes: int
 ) -> int | None:
-    """Return the peak memory of a training step, the same for every seed; None if it fails."""
+    """Return a process's peak memory in a step, the same for every seed; None if it fails."""
+    recipe = replace(recipe, batch_size=-(-recipe.batch_size // current_team().size))
     try:
         costs = step_costs(backbone, None, [head], recipe, compute, classes=classes, rounds=1)
     except (RuntimeError, OSError, ValueError) as error:

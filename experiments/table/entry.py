@@ -24,6 +24,7 @@ class Run:
         seed: of its training; None for keypoint matching.
         images_per_second: training photos a second; None where that was not measured.
         peak_bytes: peak memory of a training step; None where that was not measured.
+        device: name of the CPU or GPU it ran on; None where that was not stored.
     """
 
     accuracy: float
@@ -32,6 +33,7 @@ class Run:
     seed: int | None = None
     images_per_second: float | None = None
     peak_bytes: int | None = None
+    device: str | None = None
 
     @classmethod
     def of_cell(cls, result: Mapping[str, Any]) -> Run:
@@ -46,6 +48,7 @@ class Run:
             seed=result["settings"].get("seed"),
             images_per_second=result.get("images_per_second"),
             peak_bytes=result.get("peak_bytes"),
+            device=result.get("device"),
         )
 
 

@@ -50,6 +50,7 @@ def to_json(
                 "dataset": name,
                 "images_per_second": table[row.name, name].images_per_second,
                 "peak_bytes": table[row.name, name].peak_bytes,
+                "devices": sorted({run.device for run in table[row.name, name].runs if run.device}),
             }
             for row in rows
             if row.backbone is not None

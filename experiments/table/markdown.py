@@ -123,7 +123,20 @@ def _cost(table: Table, rows: Sequence[Row], datasets: Sequence[str]) -> list[st
     if not lines:
         return []
     header = ["method", *(f"photos/s, {name}" for name in datasets), "peak memory"]
-    return [_HOW_COST_IS_MEASURED, _markdown(header, lines)]
+    return [_HOW_COST_IS_MEASURED, _markdown(header, lines), _devices(table, rows, datasets)]
+
+
+def _devices(table: Table, rows: Sequence[Row], datasets: Sequence[str]) -> str:
+    """Return what the networks were trained on; stored results may come from several machines."""
+    trained: dict[str, list[str]] = {}
+    for row in rows:
+        runs = [run for name in datasets for run in table[row.name, name].runs if row.backbone]
+        for device in dict.fromkeys(run.device for run in runs if run.device):
+            trained.setdefault(device, []).append(row.title)
+    if len(trained) < 2:
+        return "".join(f"Trained on {device}." for device in trained)
+    places = "; ".join(f"{device}: {', '.join(titles)}" for device, titles in trained.items())
+    return f"Trained on several devices, whose figures do not compare. {places}."
 
 
 def _reasons(table: Table, rows: Sequence[Row], datasets: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ import torch
 import tyro
 from tabulate import tabulate
 
+from benchmarks.machine import device_name
 from experiments.storage import save_json
 from experiments.training.device import Compute, Precision, resolve_compute
 from experiments.training.recipe import Recipe
@@ -75,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except torch.cuda.OutOfMemoryError as error:
+        advice = "use a smaller --batch-size, a larger --accumulate, or fewer --heads"
+        print(f"error: {error}\n{advice}", file=sys.stderr)
+        return 2
     print(to_table(costs))
     if options.json is not None:
         record = {"settings": _plain(options), "machine": _machine(compute)}
@@ -114,10 +119,9 @@ def _plain(options: Options) -> dict[str, Any]:
 
 
 def _machine(compute: Compute) -> dict[str, Any]:
-    gpu = compute.device.type == "cuda"
     load = os.getloadavg() if hasattr(os, "getloadavg") else None
     return {
-        "device": torch.cuda.get_device_name(compute.device) if gpu else platform.machine(),
+        "device": device_name(compute.device),
         "precision": str(compute.precision).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "load_average": load,

@@ -168,7 +168,8 @@ def _help(members: Team) -> int:
 @contextmanager
 def _joined() -> Iterator[Team]:
     global _team
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    has_nccl = torch.cuda.is_available() and dist.is_nccl_available()  # Windows has none
+    backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
     dist.init_process_group(backend, timeout=_WITHIN_EPOCHS)
     messages = cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=_BETWEEN_EPOCHS))
     _team = Team(dist.get_rank(), dist.get_world_size(), messages)

@@ -135,12 +135,18 @@ class Stepper:
         return loss.detach()
 
     def update(self) -> None:
-        """Move the weights along the gradient that the parts added up to."""
+        """Move the weights along the gradient that the parts added up to.
+
+        A step whose gradient overflowed float16 is left out, and the schedule waits for the next.
+        """
+        scale = self.scaler.get_scale()
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.scaler.get_scale() < scale:
+            return
         self.scheduler.step()
         if self.average is not None:
             self.average.update_parameters(self.model)

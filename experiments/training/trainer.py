@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ class Progress:
         best_rank: (validation accuracy, epoch) of that epoch.
         best_model: its state dict.
         history: per epoch, training loss and validation accuracy and loss.
-        train_seconds: spent on the training photos of all epochs, validation not included; 0
-            where the first of them were trained by a version that did not measure it.
+        epoch_seconds: spent on the training photos of each epoch, validation not included; of the
+            epochs that were trained by a version that measured it.
     """
 
     epoch: int = 0
@@ -44,14 +44,20 @@ class Progress:
     best_rank: tuple[float, int] = (-1.0, 0)
     best_model: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
-    train_seconds: float = 0.0
+    epoch_seconds: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any]) -> Progress:
+        """Return what a checkpoint holds; of another version it may hold less, or more."""
+        return cls(**{f.name: state[f.name] for f in fields(cls) if f.name in state})
 
 
 class Trainer:
     """Finetunes one model on one data set and keeps its best epoch.
 
     Every random draw is made from (seed, epoch, photo), so a run that was killed and started
-    again ends like one that was not. Where torchrun started several processes all of them train;
+    again ends like one that was not (bit for bit on a CPU; on a GPU sums may be taken in another
+    order, as in any two runs there). Where torchrun started several processes all of them train;
     the batch size and everything else of the recipe mean the same as with one.
 
     Args:
@@ -143,8 +149,7 @@ class Trainer:
         self.team.tell(epoch)
         with self.team.in_step():
             mean_loss = stepper.epoch(batches, epoch, self.seed, bar.update)
-        if epoch == 0 or self.progress.train_seconds:
-            self.progress.train_seconds += time.perf_counter() - start
+        self.progress.epoch_seconds.append(time.perf_counter() - start)
         if not math.isfinite(mean_loss):
             raise ModelError(
                 f"{self.title}: the training loss became {mean_loss} in epoch "
@@ -196,8 +201,7 @@ class Trainer:
         state = load_checkpoint(self.checkpoint)
         try:
             stepper.load_state_dict(state)
-            # What older versions did not note has its default.
-            self.progress = Progress(**state["progress"])
+            self.progress = Progress.of_state(state["progress"])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise CheckpointError(
