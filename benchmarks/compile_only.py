@@ -116,24 +116,26 @@ def _source(launch: Launch, gpu: GPUTarget) -> ASTSource:
         value = launch.arguments[parameter.name]
         place = (parameter.num,)
         signature[parameter.name] = kind = (
-            "constexpr" if parameter.is_constexpr else _argument_type(value)
+            "constexpr"
+            if parameter.is_constexpr
+            else _argument_type(value, specialized=not parameter.do_not_specialize)
         )
         if kind == "constexpr":
             constants[place] = value
         elif isinstance(value, torch.Tensor):
             described = backend.get_tensor_specialization(value, align=True)
             attributes[place] = backend.parse_attr(described)
-        elif isinstance(value, int):
+        elif isinstance(value, int) and not parameter.do_not_specialize:
             described = backend.get_int_specialization(value, align=True)
             attributes[place] = backend.parse_attr(described)
     return ASTSource(launch.kernel, signature, constants, attributes)
 
 
-def _argument_type(value: Any) -> str:
+def _argument_type(value: Any, *, specialized: bool) -> str:
     if isinstance(value, torch.Tensor):
         return _POINTERS[value.dtype]
     if isinstance(value, float):
         return "fp32"
-    if value is None or value == 1:
+    if value is None or (value == 1 and specialized):
         return "constexpr"
     return "i32" if -(2**31) <= value < 2**31 else "i64"

@@ -95,7 +95,6 @@ def variants(
     torch_dtype = getattr(torch, dtype)
     probe = torch.empty(0, dtype=torch_dtype, device=device)
     size, gpu = (shape.n, shape.d, shape.height, shape.width), gpu_of(probe)
-    tf32 = dispatch.float32_matmul_may_use_tf32()
     for gate in (mode == "training" for mode in modes):
         by_path: dict[str, tuple[dispatch.Tile | None, Sequence[dispatch.Tile | None]]] = {}
         if dispatch.in_registers(shape.height, shape.width, gate, gpu):
@@ -105,9 +104,7 @@ def variants(
             by_path[ONE_LAUNCH] = one, dispatch.one_launch_candidates(one)
         else:
             by_path[TWO_LAUNCHES] = None, [None]
-        one_launch = dispatch.one_launch(
-            shape.n, shape.height, shape.width, torch_dtype, tf32, gate, gpu
-        )
+        one_launch = dispatch.one_launch(shape.n, shape.height, shape.width, torch_dtype, gate, gpu)
         taken = ONE_LAUNCH if one_launch else TWO_LAUNCHES
         for path, (default, candidates) in by_path.items():
             for tile in dict.fromkeys((default, *candidates)):

@@ -8,6 +8,9 @@ import hypothesis
 import pytest
 import torch
 
+# Some versions of torch want it for deterministic algorithms on a GPU; read when cuBLAS is loaded.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 hypothesis.settings.register_profile(
     "deterministic", derandomize=True, deadline=None, database=None
 )

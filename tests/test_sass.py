@@ -182,7 +182,12 @@ def test_arguments_are_specialised_as_the_launcher_does():
     from benchmarks.compile_only import Launch, _source
 
     def parameter(num, name):
-        return SimpleNamespace(num=num, name=name, is_constexpr=name.isupper())
+        return SimpleNamespace(
+            num=num,
+            name=name,
+            is_constexpr=name.isupper(),
+            do_not_specialize=name.startswith("any"),
+        )
 
     values = {
         "aligned": torch.empty(64, dtype=torch.bfloat16),
@@ -194,6 +199,8 @@ def test_arguments_are_specialised_as_the_launcher_does():
         "wide": 2**31,
         "factor": 0.5,
         "BLOCK": 128,
+        "any": 1,
+        "any_sixteen": 16,
     }
     names = list(values)
     kernel = SimpleNamespace(
@@ -203,6 +210,7 @@ def test_arguments_are_specialised_as_the_launcher_does():
     )
     source = _source(Launch(kernel, values, {}, "sm_90"), GPUS["sm_90"])
     kinds = ["*bf16", "*fp32", "constexpr", "constexpr", "i32", "i32", "i64", "fp32", "constexpr"]
+    kinds += ["i32", "i32"]
     assert list(source.signature.values()) == kinds
     assert source.constants == {(2,): None, (3,): 1, (8,): 128}
     aligned = [place for (place,), attributes in source.attrs.items() if attributes]

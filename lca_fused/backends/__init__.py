@@ -12,11 +12,8 @@ import torch
 from torch import Tensor
 
 from lca_fused.backends import eager, numba_cpu, triton_gpu
-from lca_fused.backends.tracing import in_forward_mode
+from lca_fused.backends.tracing import constant, in_forward_mode
 from lca_fused.rectangles import KernelSizes
-
-# Before torch 2.7 export looks like any compilation: both then get the plain operators.
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 class Backend(Protocol):
@@ -78,9 +75,16 @@ def _choose(x: Tensor) -> Backend:
 def _wants_plain_operators() -> bool:
     """Export, torch.func and forward mode take apart what they are given."""
     if torch.compiler.is_compiling():
-        return bool(_is_exporting())
+        return _is_exporting()
     return (
         torch.onnx.is_in_onnx_export()
         or torch._C._are_functorch_transforms_active()
         or in_forward_mode()
     )
+
+
+@constant  # Dynamo answers the question itself before torch 2.14, and always with yes
+def _is_exporting() -> bool:
+    # Before torch 2.7 export looks like any compilation: both then get the plain operators.
+    asked = getattr(torch.compiler, "is_exporting", None)
+    return True if asked is None else bool(asked())

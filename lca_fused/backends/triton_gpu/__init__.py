@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -43,14 +45,33 @@ def unavailable(x: Tensor) -> str | None:
         return f"x is on {x.device}, the kernels run on CUDA and ROCm GPUs"
     if not torch.compiler.is_compiling() and (kind := subclass_of_tensor(x)) is not None:
         return f"x is a {kind}, the kernels take plain tensors"
-    return _too_old(x.device.index)
+    return _unusable(x.device.index)
 
 
 @constant
-def _too_old(index: int | None) -> str | None:
+def _unusable(index: int | None) -> str | None:
     major, minor = torch.cuda.get_device_capability(index)
     if torch.version.hip is None and major < 8:
         return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"
+    return _driver_failure()
+
+
+@cache
+def _driver_failure() -> str | None:
+    """Have Triton make its driver, for which it needs a C compiler and Python's headers."""
+    from triton.runtime import driver
+
+    try:
+        driver.active.utils  # noqa: B018, which makes it
+    except Exception as error:  # of a compiler, a linker, a loader: whatever fails is no driver
+        reason = f"triton cannot make its driver ({type(error).__name__}: {error})"
+        warnings.warn(
+            f"LCA takes torch operators, which are slower than its kernels, as {reason}; it needs "
+            "a C compiler (gcc, clang, or one in CC) and Python's headers",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return reason
     return None
 
 

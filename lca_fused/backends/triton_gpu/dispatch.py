@@ -63,9 +63,7 @@ def in_registers(height: int, width: int, gate: bool, gpu: Gpu) -> bool:
     return height * width <= (SMALL_MAP_WITH_GATE_ELSEWHERE if gate else SMALL_MAP_ELSEWHERE)
 
 
-def one_launch(
-    n: int, height: int, width: int, dtype: torch.dtype, tf32: bool, gate: bool, gpu: Gpu
-) -> bool:
+def one_launch(n: int, height: int, width: int, dtype: torch.dtype, gate: bool, gpu: Gpu) -> bool:
     """Whether the one-launch kernel serves the call, rather than a library matmul and pooling.
 
     Not measured on a GPU yet. By count, for bfloat16, C = D = 2048 and 7x7 maps: the one launch
@@ -74,10 +72,11 @@ def one_launch(
     64. For N = 1, 2, 4, 8 and 32 they fetch 21, 42, 59, 93 and 371 MB, at 5.5 TB/s from the L2
     cache 4, 8, 11, 17 and 67 us, where the library's product takes about 6, 6, 7, 8 and 25.
     """
-    # Without TF32, Triton multiplies float32 outside the tensor cores; the library is faster.
-    tensor_cores = dtype in (torch.float16, torch.bfloat16) or (dtype == torch.float32 and tf32)
+    # Triton multiplies float32 outside the tensor cores, or in TF32 with operands that are cut off
+    # rather than rounded, which biases every output: the library does better in either.
+    has_16_bits = dtype in (torch.float16, torch.bfloat16)
     few_rows = n * height * width <= ONE_LAUNCH_POSITIONS
-    return tensor_cores and few_rows and in_registers(height, width, gate, gpu)
+    return has_16_bits and few_rows and in_registers(height, width, gate, gpu)
 
 
 @cache
@@ -193,12 +192,3 @@ def chunk(width: int, gate: bool) -> int:
     if width <= (WIDEST_CHUNK if gate else WIDEST_WHOLE):
         return width
     return math.ceil(width / math.ceil(width / WIDEST_CHUNK))
-
-
-def float32_matmul_may_use_tf32() -> bool:
-    """Torch's own setting for float32 matrix products; only NVIDIA's tensor cores have TF32."""
-    if torch.version.hip is not None:
-        return False
-    matmul = torch.backends.cuda.matmul
-    precision = getattr(matmul, "fp32_precision", None)
-    return bool(matmul.allow_tf32 if precision is None else precision == "tf32")

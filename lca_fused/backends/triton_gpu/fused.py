@@ -9,7 +9,6 @@ from torch import Tensor
 from lca_fused.backends.triton_gpu.autotune import best
 from lca_fused.backends.triton_gpu.dispatch import (
     Tile,
-    float32_matmul_may_use_tf32,
     one_launch_candidates,
     one_launch_tile,
     tile_key,
@@ -20,7 +19,7 @@ from lca_fused.backends.triton_gpu.tile import pool_tile
 from lca_fused.rectangles import KernelSizes
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])  # or batches of other sizes would compile it again
 def fused_kernel(
     x_ptr,  # (N, C, H, W), any strides
     weight_ptr,  # (D, C)
@@ -44,7 +43,6 @@ def fused_kernel(
     TRANSPOSED: tl.constexpr,
     BIAS: tl.constexpr,
     GATE: tl.constexpr,
-    PRECISION: tl.constexpr,
     IMAGES: tl.constexpr,
     POSITIONS: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -78,13 +76,13 @@ def fused_kernel(
     )
     tile = tl.zeros((IMAGES * POSITIONS, BLOCK_D), dtype=tl.float32)
     if BIAS:
-        bias = tl.load(bias_ptr + feature * bias_stride, mask=in_features, other=0.0)
+        bias = tl.load(bias_ptr + feature.to(tl.int64) * bias_stride, mask=in_features, other=0.0)
         tile += bias[None, :].to(tl.float32)
     for first_channel in range(0, C, BLOCK_C):
         in_channels = channel < C - first_channel
         x = tl.load(x_ptrs, mask=in_map[:, None] & in_channels[None, :], other=0.0)
         weight = tl.load(weight_ptrs, mask=in_channels[:, None] & in_features[None, :], other=0.0)
-        tile = tl.dot(x, weight, tile, input_precision=PRECISION)
+        tile = tl.dot(x, weight, tile, input_precision="ieee")
         x_ptrs += block_of_channels * stride_c
         weight_ptrs += block_of_channels * weight_stride_c
     pool_tile(
@@ -158,7 +156,6 @@ def accumulate(
             TRANSPOSED=transposed,
             BIAS=bias is not None,
             GATE=gate,
-            PRECISION="tf32" if float32_matmul_may_use_tf32() else "ieee",
             IMAGES=config.images,
             POSITIONS=config.positions,
             BLOCK_D=config.block_d,

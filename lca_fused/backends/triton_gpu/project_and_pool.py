@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lca_fused.backends.projection import project
 from lca_fused.backends.triton_gpu import fused, pooling
-from lca_fused.backends.triton_gpu.dispatch import float32_matmul_may_use_tf32, one_launch
+from lca_fused.backends.triton_gpu.dispatch import one_launch
 from lca_fused.backends.triton_gpu.gradient import projection_gradient
 from lca_fused.backends.triton_gpu.launch import gpu_of
 from lca_fused.rectangles import KernelSizes
@@ -20,8 +20,7 @@ def project_and_pool(
 ) -> tuple[Tensor, Tensor | None]:
     """Return (N, D) and, if wanted, the gate map times H * W, (N, H * W, D)."""
     n, _, height, width = x.shape
-    tf32 = float32_matmul_may_use_tf32()
-    if one_launch(n, height, width, x.dtype, tf32, gate, gpu_of(x)):
+    if one_launch(n, height, width, x.dtype, gate, gpu_of(x)):
         return fused.accumulate(x, weight, bias, kernel_sizes, gate)
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         projection = project(x, weight, bias)

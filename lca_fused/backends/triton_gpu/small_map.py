@@ -19,7 +19,7 @@ from lca_fused.backends.triton_gpu.tile import pool_tile, tile_offsets
 from lca_fused.rectangles import KernelSizes
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])  # or batches of other sizes would compile it again
 def small_map_kernel(
     projection_ptr,  # (N, H * W, D), contiguous
     pooled_ptr,  # (N, D)
