@@ -29,7 +29,7 @@ from benchmarks.problem import Problem, make_problem
 from benchmarks.results import Row
 from benchmarks.shapes import Shape, parse_shapes
 from lca_fused.backends.projection import project
-from lca_fused.backends.triton_gpu import dispatch, fused, pooling, unavailable
+from lca_fused.backends.triton_gpu import dispatch, unavailable
 from lca_fused.backends.triton_gpu.launch import gpu_of
 
 SHAPES = ",".join(f"7x7-N{n}-C2048" for n in (1, 2, 4, 8, 16, 32, 64, 256))
@@ -59,6 +59,8 @@ class Variant:
 
     def __call__(self, problem: Problem) -> tuple[Tensor, Tensor | None]:
         """Return (N, D) and the gate map or None."""
+        from lca_fused.backends.triton_gpu import fused, pooling
+
         x, weight, bias = problem.x, problem.weight, problem.bias
         if self.path == ONE_LAUNCH:
             return fused.accumulate(x, weight, bias, None, self.gate, self.tile)
@@ -185,6 +187,8 @@ def _problem(shape: Shape, dtype: str, device: torch.device) -> Problem:
 def _expected(
     shape: Shape, dtype: str, gate: bool, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
+    from lca_fused.backends.triton_gpu import pooling
+
     problem = _problem(shape, dtype, device)
     with torch.no_grad():
         return pooling.pool(project(problem.x, problem.weight, problem.bias), None, gate)

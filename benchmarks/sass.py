@@ -7,7 +7,6 @@ are read off the machine code.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -16,22 +15,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lca_fused.backends.triton_gpu import no_compiler
+
 if TYPE_CHECKING:
     from benchmarks.kernel_table import Row
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 _TEXT_COLUMNS = 5
-_NO_TRITON = (
-    "benchmarks.sass compiles the kernels with the package triton, which is not installed; "
-    "on Linux: pip install triton"
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; return the process's exit status."""
     options = _parser().parse_args(arguments)
-    if importlib.util.find_spec("triton") is None:
-        print(_NO_TRITON, file=sys.stderr)
+    if (reason := no_compiler()) is not None:
+        print(f"benchmarks.sass compiles the kernels: {reason}", file=sys.stderr)
         return 1
     rows = compiled_rows(options.target or TARGETS, options.kernel)
     if not rows:

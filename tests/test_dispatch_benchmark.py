@@ -8,10 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("triton")
-
 from benchmarks import dispatch as benchmark
 from benchmarks.shapes import shape
+from lca_fused.backends.triton_gpu import no_compiler
+
+if (reason := no_compiler()) is not None:
+    pytest.skip(reason, allow_module_level=True)
+
+from lca_fused.backends.triton_gpu import fused, pooling
 
 CPU = torch.device("cpu")
 SHAPE = shape(7, 7, 2, 8)
@@ -32,8 +36,8 @@ def kernels(monkeypatch) -> None:
         result = torch.nn.functional.linear(rows, weight, bias).mean((1, 2))
         return (2 * result if tile.block_d == 64 else result), None
 
-    monkeypatch.setattr(benchmark.pooling, "pool", _mean)
-    monkeypatch.setattr(benchmark.fused, "accumulate", one_launch)
+    monkeypatch.setattr(pooling, "pool", _mean)
+    monkeypatch.setattr(fused, "accumulate", one_launch)
     monkeypatch.setattr(benchmark, "unavailable", lambda _: None)
 
 

@@ -7,6 +7,7 @@ tests/test_interpreter.py starts it.
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -73,7 +74,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def _take(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    if not triton_gpu._INSTALLED:
+    if triton_gpu.no_compiler() is not None:
         return
     from lca_fused.backends.triton_gpu import project_and_pool
 
@@ -343,18 +344,30 @@ def test_without_a_c_compiler_the_kernels_say_so_once(monkeypatch):
         def active(self):
             raise RuntimeError("Failed to find C compiler.")
 
+    monkeypatch.setattr(triton_gpu, "_INTERPRETED", False)
     monkeypatch.setattr(runtime, "driver", Driver())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _index: (9, 0))
-    triton_gpu._driver_failure.cache_clear()
+    _assert_said_once("Failed to find C compiler.*gcc")
+
+
+def test_a_triton_older_than_the_kernels_language_says_so_once(monkeypatch):
+    triton = pytest.importorskip("triton")
+    monkeypatch.delattr(triton, "constexpr_function", raising=False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _index: (9, 0))
+    _assert_said_once(f"triton {triton.__version__} is installed.*3.5.*newer torch")
+
+
+def _assert_said_once(pattern: str) -> None:
+    triton_gpu._toolchain_failure.cache_clear()
     try:
-        with pytest.warns(RuntimeWarning, match="slower.*Failed to find C compiler.*gcc"):
+        with pytest.warns(RuntimeWarning, match=f"slower.*{pattern}"):
             reason = triton_gpu._unusable(0)
-        assert "Failed to find C compiler" in reason
+        assert re.search(pattern, reason)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert triton_gpu._unusable(0) == reason
     finally:
-        triton_gpu._driver_failure.cache_clear()
+        triton_gpu._toolchain_failure.cache_clear()
 
 
 def test_func_transforms_take_the_plain_operators_under_auto():

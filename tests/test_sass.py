@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from functools import cache
@@ -23,9 +22,10 @@ from benchmarks.disassembly import (
 )
 from benchmarks.loops import find_loops, reachable
 from benchmarks.rectangle_cost import Band, band_cost, behind_matrix_product, rectangle_cost, total
+from lca_fused.backends import triton_gpu
 
 needs_compiler = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") == "1",
+    triton_gpu.no_compiler() is not None or os.environ.get("TRITON_INTERPRET") == "1",
     reason="needs triton's compiler",
 )
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -56,7 +56,7 @@ def call_id(call):
 
 def other_cases():
     """Of the benchmark shapes, those that are not compiled for every target."""
-    if importlib.util.find_spec("triton") is None:
+    if triton_gpu.no_compiler() is not None:
         return []
     from benchmarks.kernel_table import Case, benchmark_cases
 
@@ -235,7 +235,7 @@ def test_command_prints_a_table_and_writes_json(tmp_path, capsys):
 
 
 def test_command_says_what_is_missing(monkeypatch, capsys):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(triton_gpu, "_INSTALLED", False)
     assert sass.main([]) == 1
     assert "pip install triton" in capsys.readouterr().err
 

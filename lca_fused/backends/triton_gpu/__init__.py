@@ -40,7 +40,7 @@ def unavailable(x: Tensor) -> str | None:
     if x.dtype not in _DTYPES:
         return f"x has dtype {x.dtype}, the kernels take float64, float32, float16 or bfloat16"
     if x.device.type == "cpu" and _INTERPRETED:
-        return None
+        return _unusable(None)
     if x.device.type != "cuda":
         return f"x is on {x.device}, the kernels run on CUDA and ROCm GPUs"
     if not torch.compiler.is_compiling() and (kind := subclass_of_tensor(x)) is not None:
@@ -50,13 +50,42 @@ def unavailable(x: Tensor) -> str | None:
 
 @constant
 def _unusable(index: int | None) -> str | None:
-    major, minor = torch.cuda.get_device_capability(index)
-    if torch.version.hip is None and major < 8:
-        return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"
-    return _driver_failure()
+    if torch.version.hip is None and not _INTERPRETED:
+        major, minor = torch.cuda.get_device_capability(index)
+        if major < 8:
+            return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"
+    return _toolchain_failure()
 
 
 @cache
+def _toolchain_failure() -> str | None:
+    """Why Triton cannot compile the kernels or launch them here; warns of it, once."""
+    reason = no_compiler() or (None if _INTERPRETED else _driver_failure())
+    if reason is not None:
+        warnings.warn(
+            f"LCA has no kernels here, and torch operators are slower: {reason}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return reason
+
+
+def no_compiler() -> str | None:
+    """Why no kernel can be compiled here, for any target, or None where they can."""
+    if not _INSTALLED:
+        return "the package triton is not installed; on Linux, pip install triton"
+    try:
+        import triton
+    except ImportError as error:  # before 3.2 it needs setuptools and does not say so to pip
+        return f"triton cannot be imported ({error}); install what it asks for"
+    if hasattr(triton, "constexpr_function"):  # forks number their versions otherwise
+        return None
+    return (
+        f"triton {triton.__version__} is installed and the kernels are written in the language of "
+        "3.5, which torch 2.9 brings; install a newer torch"
+    )
+
+
 def _driver_failure() -> str | None:
     """Have Triton make its driver, for which it needs a C compiler and Python's headers."""
     from triton.runtime import driver
@@ -64,14 +93,10 @@ def _driver_failure() -> str | None:
     try:
         driver.active.utils  # noqa: B018, which makes it
     except Exception as error:  # of a compiler, a linker, a loader: whatever fails is no driver
-        reason = f"triton cannot make its driver ({type(error).__name__}: {error})"
-        warnings.warn(
-            f"LCA takes torch operators, which are slower than its kernels, as {reason}; it needs "
-            "a C compiler (gcc, clang, or one in CC) and Python's headers",
-            RuntimeWarning,
-            stacklevel=2,
+        return (
+            f"triton cannot make its driver ({type(error).__name__}: {error}), for which it needs "
+            "a C compiler (gcc, clang, or one in CC) and Python's headers"
         )
-        return reason
     return None
 
 
