@@ -228,5 +228,4 @@ def _without_compiler(model: nn.Module) -> AbstractContextManager[Any]:
         hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
         for module in model.modules()
     )
-    set_stance: Any = getattr(torch.compiler, "set_stance", None)  # torch >= 2.6
-    return set_stance("force_eager") if compiled and set_stance is not None else nullcontext()
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

@@ -70,7 +70,7 @@ def num_rectangles(height: int, width: int, kernel_sizes: KernelSizes) -> int:
 
 
 def _check_pair(pair: object) -> tuple[int, int]:
-    if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(_is_int(k) for k in pair)):
+    if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(_is_int(k) for k in pair)):
         raise TypeError(
             f"kernel_sizes holds {pair!r}; expected pairs of integers (kh, kw), "
             "e.g. [(1, 2), (2, 1), (2, 2)]"

@@ -256,8 +256,6 @@ def test_explains_the_layer_that_is_named_where_there_are_two():
 
 @pytest.mark.parametrize("compile_", ["whole", "in place", "part"])
 def test_compiled_models_are_explained_by_what_they_wrap(compile_):
-    if compile_ != "whole" and not hasattr(torch.compiler, "set_stance"):
-        pytest.skip("needs torch 2.6")
     plain, x = head(), images()
     expected = explain(plain, x, 1, dtype=torch.float64).positions
     if compile_ == "whole":

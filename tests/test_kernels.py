@@ -345,6 +345,7 @@ def test_without_a_c_compiler_the_kernels_say_so_once(monkeypatch):
             raise RuntimeError("Failed to find C compiler.")
 
     monkeypatch.setattr(triton_gpu, "_INTERPRETED", False)
+    monkeypatch.setattr(triton_gpu, "no_compiler", lambda: None)
     monkeypatch.setattr(runtime, "driver", Driver())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _index: (9, 0))
     _assert_said_once("Failed to find C compiler.*gcc")

@@ -176,6 +176,8 @@ def _p_value(centre: float, spread: float, by_seed: NDArray[np.float64]) -> floa
     def beyond_zero(logarithm: float) -> float:
         return _half_width(spread, by_seed, math.exp(logarithm)) - abs(centre)
 
+    if beyond_zero(0.0) >= 0:  # before SciPy 1.17 quantiles of 1/2 are not quite 0
+        return 1.0
     if beyond_zero(_LOG_SMALLEST_P) <= 0:
         return math.exp(_LOG_SMALLEST_P)
     return math.exp(float(brentq(beyond_zero, _LOG_SMALLEST_P, 0.0)))

@@ -85,6 +85,4 @@ def _wants_plain_operators() -> bool:
 
 @constant  # Dynamo answers the question itself before torch 2.14, and always with yes
 def _is_exporting() -> bool:
-    # Before torch 2.7 export looks like any compilation: both then get the plain operators.
-    asked = getattr(torch.compiler, "is_exporting", None)
-    return True if asked is None else bool(asked())
+    return torch.compiler.is_exporting()

@@ -76,7 +76,7 @@ def no_compiler() -> str | None:
         return "the package triton is not installed; on Linux, pip install triton"
     try:
         import triton
-    except ImportError as error:  # before 3.2 it needs setuptools and does not say so to pip
+    except ImportError as error:  # before 3.3 it needs setuptools and does not say so to pip
         return f"triton cannot be imported ({error}); install what it asks for"
     if hasattr(triton, "constexpr_function"):  # forks number their versions otherwise
         return None
