@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import stdtrit
 
+from experiments.table import significance
 from experiments.table.significance import (
     class_accuracies,
     mcnemar,
@@ -100,6 +102,13 @@ def test_seeds_that_disagree_widen_the_interval_by_students_law():
     seeds = 12.7062 * 0.02
     photos = Z / 1002
     assert both.high - both.low == pytest.approx(2 * math.hypot(seeds, photos), rel=1e-3)
+
+
+def test_equally_good_methods_have_p_1_where_quantiles_are_rounded(monkeypatch):
+    monkeypatch.setattr(significance, "stdtrit", lambda *of: stdtrit(*of) + 8e-17)  # old SciPy's
+    first, second = outcomes(80, 4, 6, 10)
+    seeds = np.stack([first, second])
+    assert paired_difference(seeds, seeds[::-1]).p_value == 1
 
 
 def test_a_run_without_seeds_is_paired_with_every_run():
