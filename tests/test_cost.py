@@ -109,6 +109,13 @@ def test_random_backbone_stays_in_range(head, monkeypatch):
     assert all(0 < loss < 20 for loss in losses)
 
 
+def test_the_papers_own_head_is_lca_with_its_parameters():
+    ours, papers = (HEADS[name](6).double() for name in ("lca", "lca-reference"))
+    papers.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 6, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), papers(x), rtol=1e-12, atol=1e-12)
+
+
 def test_peak_of_a_call_is_what_it_held_at_a_time():
     mebi = 2**20
 

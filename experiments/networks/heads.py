@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 
 from lca_fused import LCA
+from reference.lca import lca_reference
 from reference.pooling import RMAC, GeM
 
 
@@ -40,11 +41,23 @@ def regional_maxima(channels: int) -> nn.Module:
     return RMAC(scale=channels**0.5)
 
 
+class LCAReference(nn.Linear):
+    """LCA as the paper states it, (N, C, H, W) -> (N, C): what a training step costs with it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool every rectangle and project it."""
+        return lca_reference(x, self.weight, self.bias)
+
+
 HEADS: dict[str, Callable[[int], nn.Module]] = {
     "gap": global_average_pooling,
     "gap-fc": global_average_pooling_fc,
     "gem": generalized_mean,
     "rmac": regional_maxima,
     "lca": LCA,
+    "lca-reference": LCAReference,
 }
 """Heads by name; each takes C and returns a module (N, C, H, W) -> (N, C)."""

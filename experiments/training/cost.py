@@ -33,7 +33,7 @@ class Options:
     backbone: str = "resnext101-32x8d"
     """Key of experiments/networks/backbones.py."""
     heads: tuple[str, ...] = ("gap", "gap-fc", "gem", "rmac", "lca")
-    """Keys of experiments/networks/heads.py; ratios are to the first one."""
+    """Keys of experiments/networks/heads.py, "lca-reference" too; ratios are to the first one."""
     weights: Path | None = None
     """File of the backbone's weights; default: random ones, which take as long."""
     batch_size: int = 16
