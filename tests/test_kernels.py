@@ -276,14 +276,17 @@ def test_autocast_computes_in_its_dtype_and_gives_float32_gradients(device, dtyp
 @pytest.mark.parametrize("wants_gradient", [False, True])
 def test_operators_pass_opcheck(device, wants_gradient):
     inputs = _to(device, random_inputs((2, 5, 3, 4), 6, dtype=torch.float32))
+    inputs["x"] = inputs["x"].permute(0, 2, 3, 1).contiguous()  # what they take is rows
     arguments = tuple(t.requires_grad_(wants_gradient) for t in inputs.values())
     torch.library.opcheck(
-        operator._accumulate_with_gate, (*arguments, [1, 2, 3, 3], _BACKEND["name"])
+        operator._accumulate_and_save, (*arguments, [1, 2, 3, 3], _BACKEND["name"])
     )
     if not wants_gradient:
         torch.library.opcheck(operator._accumulate, (*arguments, None, _BACKEND["name"]))
-        gate, gradient = torch.rand(2, 12, 6, device=device), torch.rand(2, 6, device=device)
-        torch.library.opcheck(operator._projection_gradient, (gate, gradient, _BACKEND["name"]))
+        saved, gradient = torch.rand(2, 3, 4, 6, device=device), torch.rand(2, 6, device=device)
+        torch.library.opcheck(
+            operator._projection_gradient, (saved, gradient, [1, 2, 3, 3], _BACKEND["name"])
+        )
 
 
 @pytest.fixture
