@@ -9,12 +9,10 @@ from lca_fused.backends.projection import project_rows
 from lca_fused.backends.triton_gpu import fused, gradient, pooling
 from lca_fused.backends.triton_gpu.dispatch import one_launch
 from lca_fused.backends.triton_gpu.launch import gpu_of
+from lca_fused.backends.triton_gpu.rows import to_rows
 from lca_fused.rectangles import KernelSizes
 
-
-def to_rows(x: Tensor) -> Tensor:
-    """(N, C, H, W), any strides -> (N, H, W, C), contiguous; a view where x is laid out so."""
-    return x.permute(0, 2, 3, 1).contiguous()
+__all__ = ["project_and_pool", "projection_gradient", "to_rows"]
 
 
 def project_and_pool(
