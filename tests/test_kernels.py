@@ -65,6 +65,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 gpu = pytest.mark.parametrize("device", [ON_GPU], indirect=True)
+triton = pytest.mark.parametrize("device", [IN_INTERPRETER, ON_GPU], indirect=True)
 
 
 @pytest.fixture(params=["one launch", "matmul and pooling"])
@@ -151,6 +152,60 @@ def test_any_strides_of_x_are_right(device, layout):
     inputs["x"] = LAYOUTS[layout](inputs["x"])
     gradient = random_gradient((3, 6), torch.float32).to(device)
     assert max(errors(accumulate, inputs, gradient).values()) <= 2e-6
+
+
+@triton
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_are_those_of_a_torch_copy(device, layout, dtype):
+    from lca_fused.backends.triton_gpu.rows import to_rows
+
+    for shape in ((2, 5, 3, 4), (3, 64, 8, 8), (2, 70, 9, 8), (1, 1, 1, 2), (2, 3, 67, 1)):
+        x = LAYOUTS[layout](torch.randn(shape, device=device).to(dtype))
+        rows = to_rows(x)
+        assert torch.equal(rows, x.permute(0, 2, 3, 1))
+        assert rows.is_contiguous()
+
+
+@triton
+@pytest.mark.parametrize("lines", [True, False])
+def test_rows_of_a_map_that_spans_more_than_2_31_elements_a_tile(device, lines):
+    from lca_fused.backends.triton_gpu.rows import to_rows
+
+    x = torch.empty(2**26, dtype=torch.float16, device=device)  # most of it is never touched
+    x = x.as_strided((1, 2, 3, 5), (0, 2**25, 8 if lines else 5, 1))
+    x.copy_(torch.randn(x.shape))
+    assert torch.equal(to_rows(x), x.permute(0, 2, 3, 1))
+
+
+@triton
+def test_rows_that_are_already_there_are_not_copied(device):
+    from lca_fused.backends.triton_gpu.rows import to_rows
+
+    x = torch.randn(2, 5, 3, 4, device=device).to(memory_format=torch.channels_last)
+    assert to_rows(x).data_ptr() == x.data_ptr()
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_forward_and_backward_read_the_same_rows(device, copied, monkeypatch):
+    kernels = operator._load(_BACKEND["name"])
+    rows, saved = [], []
+    real = kernels.to_rows
+    monkeypatch.setattr(kernels, "to_rows", lambda x: rows.append(real(x)) or rows[-1])
+    inputs = _to(device, random_inputs((2, 5, 3, 4), 6, dtype=torch.float32))
+    inputs["x"] = inputs["x"].to(
+        memory_format=torch.contiguous_format if copied else torch.channels_last
+    )
+    leaves = {name: tensor.requires_grad_() for name, tensor in inputs.items()}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        output = accumulate(**leaves)
+    output.sum().backward()
+    assert len(rows) == 1
+    places = [tensor.data_ptr() for tensor in saved]
+    assert places.count(rows[0].data_ptr()) == 1
+    assert places.count(leaves["x"].data_ptr()) == (0 if copied else 1)
+    assert leaves["x"].grad.shape == leaves["x"].shape
 
 
 @pytest.mark.usefixtures("path")
@@ -276,14 +331,17 @@ def test_autocast_computes_in_its_dtype_and_gives_float32_gradients(device, dtyp
 @pytest.mark.parametrize("wants_gradient", [False, True])
 def test_operators_pass_opcheck(device, wants_gradient):
     inputs = _to(device, random_inputs((2, 5, 3, 4), 6, dtype=torch.float32))
+    inputs["x"] = inputs["x"].permute(0, 2, 3, 1).contiguous()  # what they take is rows
     arguments = tuple(t.requires_grad_(wants_gradient) for t in inputs.values())
     torch.library.opcheck(
-        operator._accumulate_with_gate, (*arguments, [1, 2, 3, 3], _BACKEND["name"])
+        operator._accumulate_and_save, (*arguments, [1, 2, 3, 3], _BACKEND["name"])
     )
     if not wants_gradient:
         torch.library.opcheck(operator._accumulate, (*arguments, None, _BACKEND["name"]))
-        gate, gradient = torch.rand(2, 12, 6, device=device), torch.rand(2, 6, device=device)
-        torch.library.opcheck(operator._projection_gradient, (gate, gradient, _BACKEND["name"]))
+        saved, gradient = torch.rand(2, 3, 4, 6, device=device), torch.rand(2, 6, device=device)
+        torch.library.opcheck(
+            operator._projection_gradient, (saved, gradient, [1, 2, 3, 3], _BACKEND["name"])
+        )
 
 
 @pytest.fixture
@@ -352,10 +410,10 @@ def test_without_a_c_compiler_the_kernels_say_so_once(monkeypatch):
 
 
 def test_a_triton_older_than_the_kernels_language_says_so_once(monkeypatch):
-    triton = pytest.importorskip("triton")
-    monkeypatch.delattr(triton, "constexpr_function", raising=False)
+    module = pytest.importorskip("triton")
+    monkeypatch.delattr(module, "constexpr_function", raising=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _index: (9, 0))
-    _assert_said_once(f"triton {triton.__version__} is installed.*3.5.*newer torch")
+    _assert_said_once(f"triton {module.__version__} is installed.*3.5.*newer torch")
 
 
 def _assert_said_once(pattern: str) -> None:

@@ -4,10 +4,11 @@
 |---|---|
 | columns.py | rectangles of a column that is held in registers |
 | tile.py | a matrix tile as such columns, and back |
+| rows.py | the feature map as rows: a transposing copy |
 | project_and_pool.py | forward: one of the next two |
 | fused.py | one launch: projection, rectangles, ReLU, mean |
 | pooling.py | rectangles of a projection in memory, by small_map.py or large_map.py |
-| gradient.py | backward: gate map times dL/dy |
+| gradient.py | backward: gate map times dL/dy, and its sums over positions |
 | dispatch.py | which kernel serves which call, and its tile |
 | autotune.py | tiles by timing, where that is asked for |
 | tables.py, launch.py | kernel sizes as the kernels take them; what launches share |
