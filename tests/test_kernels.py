@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from lca_fused import LCA, backends, local_concepts_accumulation
-from lca_fused.backends import numba_cpu, operator, triton_gpu
+from lca_fused.backends import numba_cpu, triton_gpu
+from lca_fused.backends.kernels import load
 from lca_fused.backends.triton_gpu import dispatch, tables
 from reference.lca import lca_reference
 from tests.parity import (
@@ -189,7 +190,7 @@ def test_rows_that_are_already_there_are_not_copied(device):
 
 @pytest.mark.parametrize("copied", [True, False])
 def test_forward_and_backward_read_the_same_rows(device, copied, monkeypatch):
-    kernels = operator._load(_BACKEND["name"])
+    kernels = load(_BACKEND["name"])
     rows, saved = [], []
     real = kernels.to_rows
     monkeypatch.setattr(kernels, "to_rows", lambda x: rows.append(real(x)) or rows[-1])
@@ -330,18 +331,35 @@ def test_autocast_computes_in_its_dtype_and_gives_float32_gradients(device, dtyp
 
 @pytest.mark.parametrize("wants_gradient", [False, True])
 def test_operators_pass_opcheck(device, wants_gradient):
+    operators, kernels = torch.ops.lca_fused, _BACKEND["name"]
     inputs = _to(device, random_inputs((2, 5, 3, 4), 6, dtype=torch.float32))
     inputs["x"] = inputs["x"].permute(0, 2, 3, 1).contiguous()  # what they take is rows
     arguments = tuple(t.requires_grad_(wants_gradient) for t in inputs.values())
-    torch.library.opcheck(
-        operator._accumulate_and_save, (*arguments, [1, 2, 3, 3], _BACKEND["name"])
-    )
+    opcheck = torch.library.opcheck
+    opcheck(operators.accumulate_and_save.default, (*arguments, [1, 2, 3, 3], kernels))
     if not wants_gradient:
-        torch.library.opcheck(operator._accumulate, (*arguments, None, _BACKEND["name"]))
+        opcheck(operators.accumulate.default, (*arguments, None, kernels))
         saved, gradient = torch.rand(2, 3, 4, 6, device=device), torch.rand(2, 6, device=device)
-        torch.library.opcheck(
-            operator._projection_gradient, (saved, gradient, [1, 2, 3, 3], _BACKEND["name"])
-        )
+        opcheck(operators.projection_gradient.default, (saved, gradient, [1, 2, 3, 3], kernels))
+
+
+def test_operators_take_rows_and_what_was_saved_with_any_strides(device):
+    operators, kernels = torch.ops.lca_fused, _BACKEND["name"]
+    inputs = _to(device, random_inputs((2, 5, 3, 4), 6, dtype=torch.float32))
+    rows, parameters = inputs["x"].permute(0, 2, 3, 1), (inputs["weight"], inputs["bias"])
+    assert not rows.is_contiguous()
+    for operator in (operators.accumulate, operators.accumulate_and_save):
+        found = operator(rows, *parameters, None, kernels)
+        expected = operator(rows.contiguous(), *parameters, None, kernels)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    saved, gradient = expected[1], torch.rand(2, 6, device=device)
+    strided = saved.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    torch.testing.assert_close(
+        operators.projection_gradient(strided, gradient, None, kernels),
+        operators.projection_gradient(saved, gradient, None, kernels),
+        rtol=0,
+        atol=0,
+    )
 
 
 @pytest.fixture
