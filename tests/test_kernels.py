@@ -188,24 +188,26 @@ def test_rows_that_are_already_there_are_not_copied(device):
     assert to_rows(x).data_ptr() == x.data_ptr()
 
 
-@pytest.mark.parametrize("copied", [True, False])
-def test_forward_and_backward_read_the_same_rows(device, copied, monkeypatch):
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_forward_and_backward_read_the_same_rows(device, layout, monkeypatch):
     kernels = load(_BACKEND["name"])
-    rows, saved = [], []
+    copies, saved = [], []
     real = kernels.to_rows
-    monkeypatch.setattr(kernels, "to_rows", lambda x: rows.append(real(x)) or rows[-1])
+    monkeypatch.setattr(kernels, "to_rows", lambda x: copies.append(real(x)) or copies[-1])
     inputs = _to(device, random_inputs((2, 5, 3, 4), 6, dtype=torch.float32))
-    inputs["x"] = inputs["x"].to(
-        memory_format=torch.contiguous_format if copied else torch.channels_last
-    )
+    inputs["x"] = LAYOUTS[layout](inputs["x"])
     leaves = {name: tensor.requires_grad_() for name, tensor in inputs.items()}
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         output = accumulate(**leaves)
     output.sum().backward()
-    assert len(rows) == 1
     places = [tensor.data_ptr() for tensor in saved]
-    assert places.count(rows[0].data_ptr()) == 1
-    assert places.count(leaves["x"].data_ptr()) == (0 if copied else 1)
+    if layout == "contiguous":
+        (copy,) = copies
+        assert places.count(copy.data_ptr()) == 1
+        assert leaves["x"].data_ptr() not in places
+    else:
+        assert not copies
+        assert places.count(leaves["x"].data_ptr()) == 1
     assert leaves["x"].grad.shape == leaves["x"].shape
 
 
@@ -435,7 +437,7 @@ def test_a_triton_older_than_the_kernels_language_says_so_once(monkeypatch):
 
 
 def _assert_said_once(pattern: str) -> None:
-    triton_gpu._toolchain_failure.cache_clear()
+    _forget_the_machine()
     try:
         with pytest.warns(RuntimeWarning, match=f"slower.*{pattern}"):
             reason = triton_gpu._unusable(0)
@@ -444,7 +446,21 @@ def _assert_said_once(pattern: str) -> None:
             warnings.simplefilter("error")
             assert triton_gpu._unusable(0) == reason
     finally:
-        triton_gpu._toolchain_failure.cache_clear()
+        _forget_the_machine()
+
+
+def _forget_the_machine() -> None:
+    triton_gpu._too_old.cache_clear()
+    triton_gpu._toolchain_failure.cache_clear()
+
+
+def test_a_gpu_that_is_too_old_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(triton_gpu, "_INTERPRETED", False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _index: (7, 5))
+    _forget_the_machine()
+    assert "7.5, the kernels need 8.0" in triton_gpu._unusable(0)
+    _forget_the_machine()
 
 
 def test_func_transforms_take_the_plain_operators_under_auto():

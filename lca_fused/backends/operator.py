@@ -41,14 +41,16 @@ def accumulate(
         rows = x.permute(0, 2, 3, 1).contiguous()
         return registered.accumulate(rows, weight, bias, kernel_sizes, kernels, wants_gradient)
     if wants_gradient or in_forward_mode():  # which they refuse, rather than lose a tangent
-        rows = _ToRows.apply(x, kernels)
+        rows = x.permute(0, 2, 3, 1)
+        if not rows.is_contiguous():
+            rows = _ToRows.apply(x, kernels)
         return _Accumulate.apply(rows, weight, bias, kernel_sizes, kernels)
     chosen = load(kernels)
     return chosen.project_and_pool(chosen.to_rows(x), weight, bias, kernel_sizes, training=False)[0]
 
 
 class _ToRows(torch.autograd.Function):
-    """`Kernels.to_rows`; the gradient of x is a view of that of the rows, as in a permutation."""
+    """`Kernels.to_rows` of a map that must be copied; its gradient is a view of the rows'."""
 
     @staticmethod
     def forward(_ctx: Any, x: Tensor, kernels: KernelsName) -> Tensor:

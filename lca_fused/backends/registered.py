@@ -1,10 +1,10 @@
 """The kernels as operators of torch.library, which is how torch.compile sees them.
 
-Registered by hand: the wrappers of `torch.library.custom_op` cost a call half as much again. Only
-the operator of the training step has a derivative, and one call its wrapper; nothing asks the
-other two for theirs. `torch.library.triton_op` would show the compiler the Triton kernels
-themselves, but it must then trace their launches, which a plan kept from the first call makes
-without Triton's launcher, with tiles that depend on the batch; and Numba's kernels it cannot take.
+Registered by hand: `torch.library.custom_op` wraps a call in Python that takes as long as all the
+rest of the call. Only the operator for training has a derivative, as nothing asks the other two
+for one. `torch.library.triton_op` would show the compiler the Triton kernels themselves. But to do
+so it traces their launches, whose tiles depend on the size of the batch, which must stay open, and
+which go past Triton's launcher; and Numba's kernels it cannot take at all.
 """
 
 from __future__ import annotations
