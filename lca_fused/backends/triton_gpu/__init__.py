@@ -51,11 +51,17 @@ def unavailable(x: Tensor) -> str | None:
 
 @constant
 def _unusable(index: int | None) -> str | None:
-    if torch.version.hip is None and not _INTERPRETED:
-        major, minor = torch.cuda.get_device_capability(index)
-        if major < 8:
-            return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"
+    if torch.version.hip is None and not _INTERPRETED and (reason := _too_old(index)) is not None:
+        return reason
     return _toolchain_failure()
+
+
+@cache
+def _too_old(index: int | None) -> str | None:
+    major, minor = torch.cuda.get_device_capability(index)
+    if major < 8:
+        return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"
+    return None
 
 
 @cache
