@@ -104,6 +104,7 @@ def recorded_launches(target: str) -> Iterator[list[Launch]]:
         mock.patch.dict(os.environ, LCA_FUSED_AUTOTUNE="0"),
         mock.patch.object(JITFunction, "run", record),
         mock.patch.object(library_launch, "_gpu", return_value=_GPUS[target]),
+        mock.patch.dict(library_launch._plans, clear=True),
     ):
         yield launches
 

@@ -3,6 +3,7 @@
 arXiv 2001.03992, "Bag of Tricks for Retail Product Image Classification". Needs torch alone.
 """
 
+from lca_fused.backends.triton_gpu.packed_halves import packed_halves
 from lca_fused.concepts import RectangleContributions
 from lca_fused.explain import Explanation, explain
 from lca_fused.functional import local_concepts_accumulation
@@ -21,4 +22,5 @@ __all__ = [
     "attach_lca",
     "explain",
     "local_concepts_accumulation",
+    "packed_halves",
 ]

@@ -7,8 +7,8 @@ depends on how the numbers are held. ARITHMETIC is one of
 |---|---|---|---|---|
 | "maximum" | one column | a difference and a maximum | float | float64, and AMD GPUs |
 | "saturated" | one column | `sub.sat` | float32 | float32 |
-| "fixed point" | one column | `sub.sat` | int32, two terms an instruction | 16-bit projections |
-| "halves" | two columns | `fma.relu.f16x2` | float16, both columns at once | bfloat16, where it pays |
+| "fixed point" | one column | `sub.sat` | int32, two terms an instruction | 16 bits |
+| "halves" | two columns | `fma.relu.f16x2` | float16, both columns at once | bfloat16 |
 
 *Values* are prefix sums, *amounts* are ReLUs and sums of them, *totals* are the weighted sums of
 amounts, a float for each column that the thread holds.
@@ -99,7 +99,7 @@ def upper_half(x):
 
 @triton.jit
 def add_halves(x, y):
-    """x + y."""
+    """Return x + y."""
     if INTERPRETED:
         return _packed(_lower(x) + _lower(y), _upper(x) + _upper(y))
     else:
@@ -110,7 +110,7 @@ def add_halves(x, y):
 
 @triton.jit
 def subtract_halves(x, y):
-    """x - y."""
+    """Return x - y."""
     if INTERPRETED:
         return _packed(_lower(x) - _lower(y), _upper(x) - _upper(y))
     else:
@@ -121,14 +121,14 @@ def subtract_halves(x, y):
 
 @triton.jit
 def _rounded_fma(x, y, z):
-    """x * y + z of float16, rounded once: float32 holds the product, float64 the sum."""
+    """Return x * y + z of float16, rounded once; float64 holds the sum."""
     product = x.to(tl.float64) * y.to(tl.float64)
     return (product + z.to(tl.float64)).to(tl.float16)
 
 
 @triton.jit
 def fma_halves(x, y, z):
-    """x * y + z, rounded once."""
+    """Return x * y + z, rounded once."""
     if INTERPRETED:
         return _packed(
             _rounded_fma(_lower(x), _lower(y), _lower(z)),
@@ -189,14 +189,23 @@ def _relu_of_halves(b):
 
 
 @triton.jit
-def larger_magnitude_of_bfloat16(x, y):
-    """Of two pairs of bfloat16 in an int32 each the larger |.|, with any sign; NaN if one is."""
+def larger_magnitude_of_bfloat16(x, y, XORSIGN: tl.constexpr):
+    """The larger of |x| and |y|, of two pairs of bfloat16, of any sign; NaN if either is.
+
+    XORSIGN says whether the GPU has an instruction for that: from compute capability 8.6 on.
+    Where it has none, x must be 0 or what this function returned.
+    """
     if INTERPRETED:
         x, y = x & 0x7FFF7FFF, y & 0x7FFF7FFF
         return tl.maximum(x & 0xFFFF, y & 0xFFFF) | tl.maximum(x & -65536, y & -65536)
-    else:
+    elif XORSIGN:
         return tl.inline_asm_elementwise(
             "max.NaN.xorsign.abs.bf16x2 $0, $1, $2;", "=r,r,r", [x, y],
+            dtype=tl.int32, is_pure=True, pack=1,
+        )  # fmt: skip
+    else:
+        return tl.inline_asm_elementwise(
+            "{.reg .b32 t; abs.bf16x2 t, $2; max.NaN.bf16x2 $0, $1, t;}", "=r,r,r", [x, y],
             dtype=tl.int32, is_pure=True, pack=1,
         )  # fmt: skip
 
@@ -237,7 +246,7 @@ def pack_bfloat16(lower, upper):
 
 @triton.jit
 def _saturated_difference(b, a):
-    """b - a clamped to [0, 1], 0 for NaN; the numbers are scaled so that 1 is not reached."""
+    """Return b - a clamped to [0, 1], and 0 for NaN; values are scaled to stay below 1."""
     if INTERPRETED:
         return tl.where(b > a, b - a, 0.0)
     else:
@@ -270,13 +279,13 @@ def relu_of(b, ARITHMETIC: tl.constexpr):
 
 @triton.jit
 def add_values(x, y, ARITHMETIC: tl.constexpr):
-    """x + y of two values."""
+    """Return x + y of two values."""
     return add_halves(x, y) if ARITHMETIC == "halves" else x + y
 
 
 @triton.jit
 def add_amounts(x, y, ARITHMETIC: tl.constexpr):
-    """x + y of two amounts."""
+    """Return x + y of two amounts."""
     return add_halves(x, y) if ARITHMETIC == "halves" else x + y
 
 

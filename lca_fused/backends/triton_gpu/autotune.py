@@ -20,6 +20,11 @@ T = TypeVar("T", bound=Hashable)
 _chosen: dict[str, str] = {}
 
 
+def enabled() -> bool:
+    """Whether configurations are timed."""
+    return os.environ.get("LCA_FUSED_AUTOTUNE", "0") == "1"
+
+
 def best(
     key: tuple[object, ...],
     default: T,
@@ -37,7 +42,7 @@ def best(
         run: launches the kernel with a candidate; may raise where it does not fit the GPU.
         device: a GPU.
     """
-    if os.environ.get("LCA_FUSED_AUTOTUNE", "0") != "1":
+    if not enabled():
         return default
     full_key = repr((*_machine(device), *key))
     by_name = {repr(candidate): candidate for candidate in (default, *candidates(default))}

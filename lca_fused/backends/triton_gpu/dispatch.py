@@ -13,14 +13,13 @@ from functools import cache
 
 import torch
 
+from lca_fused.backends.triton_gpu import packed_halves
 from lca_fused.backends.triton_gpu.launch import Gpu
 
-# Positions of the largest maps whose columns are held in registers: without and with the gate map,
-# where the compiler manages that without spilling (compute capability 8 and 9), and elsewhere.
-SMALL_MAP = 64
-SMALL_MAP_WITH_GATE = 49
-SMALL_MAP_ELSEWHERE = 49
-SMALL_MAP_WITH_GATE_ELSEWHERE = 36
+# Positions of the largest maps whose columns are held in registers, where nothing spills then.
+SMALL_MAP = 49
+SMALL_MAP_WITH_SPARE_REGISTERS = 64  # compute capability 8 and 9
+SMALL_MAP_IN_FLOAT64 = 25
 # Widest map whose bands are unrolled as a whole, without the gate map; wider ones, and those with
 # it from the second width on, are cut into chunks. Registers and compile time set both.
 WIDEST_WHOLE = 32
@@ -31,6 +30,8 @@ COLUMNS = 128
 MULTIPROCESSORS = 128
 # Positions of a batch that the one-launch kernel takes: see `one_launch`.
 ONE_LAUNCH_POSITIONS = 4 * 49
+# Compute capabilities whose instructions on packed halves are as fast as those on float32.
+CAPABILITIES_WITH_FAST_HALVES = (80, 90, 100)
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,63 @@ class Tile:
     max_registers: int | None
 
 
-def in_registers(height: int, width: int, gate: bool, gpu: Gpu) -> bool:
+@dataclass(frozen=True)
+class Columns:
+    """How the kernels of small maps go about the columns of a projection.
+
+    Attributes:
+        arithmetic: as arithmetic.py explains it.
+        threads: of a program; each holds one column, or two in halves.
+    """
+
+    arithmetic: str
+    threads: int
+
+
+def in_registers(height: int, width: int, dtype: torch.dtype, gpu: Gpu) -> bool:
     """Whether the columns of a map are held in registers, rather than walked band by band."""
+    if dtype == torch.float64:
+        return height * width <= SMALL_MAP_IN_FLOAT64
     if gpu.capability is not None and 80 <= gpu.capability < 100:
-        return height * width <= (SMALL_MAP_WITH_GATE if gate else SMALL_MAP)
-    return height * width <= (SMALL_MAP_WITH_GATE_ELSEWHERE if gate else SMALL_MAP_ELSEWHERE)
+        return height * width <= SMALL_MAP_WITH_SPARE_REGISTERS
+    return height * width <= SMALL_MAP
 
 
-def one_launch(n: int, height: int, width: int, dtype: torch.dtype, gate: bool, gpu: Gpu) -> bool:
+def recomputes_gates(height: int, width: int, dtype: torch.dtype, gpu: Gpu) -> bool:
+    """Whether backward finds the gates again in the projection, rather than keep a gate map.
+
+    In registers that costs fewer instructions than it saves traffic: at 7x7 forward and backward
+    together have 4,400 issue slots a column, against 3,100 with a gate map, but the map is written
+    and read by no kernel of its own; in packed halves they have 2,700. Walked by bands, each pass
+    over the rectangles costs more than the map. The figures are in docs/kernels.md.
+    """
+    return height * width <= SMALL_MAP and in_registers(height, width, dtype, gpu)
+
+
+def arithmetic(dtype: torch.dtype, gpu: Gpu) -> str:
+    """The arithmetic of one column a thread, for numbers of this dtype in memory."""
+    if dtype == torch.float64 or gpu.capability is None:
+        return "maximum"
+    return "saturated" if dtype == torch.float32 else "fixed point"
+
+
+def in_halves(dtype: torch.dtype, d: int, gpu: Gpu) -> bool:
+    """Whether two columns of a small map are pooled at once in packed halves.
+
+    Elsewhere a pair of halves takes as long as two float32 numbers. float16 projections keep
+    more bits than halves would leave of them.
+    """
+    return (
+        dtype == torch.bfloat16
+        and d % 2 == 0
+        and gpu.capability in CAPABILITIES_WITH_FAST_HALVES
+        and packed_halves.allowed()
+    )
+
+
+def one_launch(
+    n: int, height: int, width: int, dtype: torch.dtype, training: bool, gpu: Gpu
+) -> bool:
     """Whether the one-launch kernel serves the call, rather than a library matmul and pooling.
 
     Not measured on a GPU yet. By count, for bfloat16, C = D = 2048 and 7x7 maps: the one launch
@@ -76,13 +126,12 @@ def one_launch(n: int, height: int, width: int, dtype: torch.dtype, gate: bool, 
     # rather than rounded, which biases every output: the library does better in either.
     has_16_bits = dtype in (torch.float16, torch.bfloat16)
     few_rows = n * height * width <= ONE_LAUNCH_POSITIONS
-    return has_16_bits and few_rows and in_registers(height, width, gate, gpu)
+    fits = (recomputes_gates if training else in_registers)(height, width, dtype, gpu)
+    return has_16_bits and few_rows and fits
 
 
 @cache
-def one_launch_tile(
-    n: int, d: int, height: int, width: int, element_size: int, gate: bool, gpu: Gpu
-) -> Tile:
+def one_launch_tile(n: int, d: int, height: int, width: int, element_size: int, gpu: Gpu) -> Tile:
     """The tile of the one-launch kernel."""
     positions = _positions(height, width)
     images = _images(positions)
@@ -98,25 +147,15 @@ def one_launch_tile(
         threads=COLUMNS,  # the matrix instructions of Hopper take four warps
         block_c=block_c,
         stages=min(5 if few else 3, _most_stages(step_bytes, gpu)),
-        max_registers=_max_registers(height, width, gate, gpu),
+        max_registers=_max_registers(height, width, gpu),
     )
 
 
-@cache
-def pooling_tile(n: int, d: int, height: int, width: int, gate: bool, gpu: Gpu) -> Tile:
-    """The tile of the kernel that pools a projection in memory, for maps held in registers."""
-    positions = _positions(height, width)
-    images = _images(positions)
-    block_d = _features(n, d, images)
-    return Tile(
-        images,
-        positions,
-        block_d,
-        threads=block_d,
-        block_c=0,
-        stages=1,
-        max_registers=_max_registers(height, width, gate, gpu),
-    )
+def columns_of(n: int, d: int, dtype: torch.dtype, gpu: Gpu) -> Columns:
+    """What the kernels of small maps take for a projection (N, H, W, D) of this dtype."""
+    if in_halves(dtype, d, gpu):
+        return Columns("halves", _features(n, d // 2, images=1))
+    return Columns(arithmetic(dtype, gpu), _features(n, d, images=1))
 
 
 def one_launch_candidates(chosen: Tile) -> list[Tile]:
@@ -137,21 +176,17 @@ def one_launch_candidates(chosen: Tile) -> list[Tile]:
     ]
 
 
-def pooling_candidates(chosen: Tile) -> list[Tile]:
-    """Other tiles for autotuning to try in place of the chosen one."""
-    return [
-        replace(chosen, block_d=block_d, threads=block_d, max_registers=max_registers)
-        for block_d in (32, 64, 128, 256)
-        for max_registers in dict.fromkeys((chosen.max_registers, None))
-    ]
+def columns_candidates(chosen: Columns) -> list[Columns]:
+    """Other choices for autotuning to try in place of the chosen one."""
+    return [replace(chosen, threads=threads) for threads in (32, 64, 128, 256)]
 
 
 def tile_key(
-    n: int, c: int, d: int, height: int, width: int, dtype: torch.dtype, gate: bool
+    n: int, c: int, d: int, height: int, width: int, dtype: torch.dtype
 ) -> tuple[object, ...]:
     """What an autotuned tile depends on: C and D by their powers of two, N as in the tiles."""
     width_of_tile = _features(n, d, _images(_positions(height, width)))
-    return width_of_tile, c.bit_length(), d.bit_length(), height, width, str(dtype), gate
+    return width_of_tile, c.bit_length(), d.bit_length(), height, width, str(dtype)
 
 
 def _positions(height: int, width: int) -> int:
@@ -179,12 +214,12 @@ def _most_stages(step_bytes: int, gpu: Gpu) -> int:
     return buffers + 1 if frees_early else buffers
 
 
-def _max_registers(height: int, width: int, gate: bool, gpu: Gpu) -> int | None:
+def _max_registers(height: int, width: int, gpu: Gpu) -> int | None:
     """With 128 registers four programs of 128 threads share a multiprocessor.
 
     On Hopper nothing spills then, as its matrix operands and accumulators leave room.
     """
-    return 128 if gpu.capability == 90 and height * width <= 49 and not gate else None
+    return 128 if gpu.capability == 90 and height * width <= 49 else None
 
 
 def chunk(width: int, gate: bool) -> int:

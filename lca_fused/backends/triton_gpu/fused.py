@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from lca_fused.backends.triton_gpu.autotune import best
+from lca_fused.backends.triton_gpu import autotune
+from lca_fused.backends.triton_gpu.columns import scaled_prefix_sums, sum_of_rectangles
 from lca_fused.backends.triton_gpu.dispatch import (
     Tile,
+    arithmetic,
     one_launch_candidates,
     one_launch_tile,
     tile_key,
 )
-from lca_fused.backends.triton_gpu.launch import gpu_of, on_device_of, options
+from lca_fused.backends.triton_gpu.launch import (
+    Plan,
+    aligned,
+    gpu_of,
+    on_device_of,
+    options,
+    planned,
+)
 from lca_fused.backends.triton_gpu.tables import bit_mask, orientation
-from lca_fused.backends.triton_gpu.tile import pool_tile
+from lca_fused.backends.triton_gpu.tile import tile_offsets, unstack
 from lca_fused.rectangles import KernelSizes
 
 
@@ -25,7 +36,7 @@ def fused_kernel(
     weight_ptr,  # (D, C)
     bias_ptr,  # (D,), or unused
     pooled_ptr,  # (N, D)
-    gate_ptr,  # (N, H * W, D), or unused
+    projection_ptr,  # (N, H * W, D), or unused
     N,
     C,
     D,
@@ -38,7 +49,8 @@ def fused_kernel(
     RECTANGLES: tl.constexpr,
     TRANSPOSED: tl.constexpr,
     BIAS: tl.constexpr,
-    GATE: tl.constexpr,
+    SAVED: tl.constexpr,  # whether the projection is written, too
+    ARITHMETIC: tl.constexpr,
     IMAGES: tl.constexpr,
     POSITIONS: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -80,23 +92,20 @@ def fused_kernel(
         tile = tl.dot(x, weight, tile, input_precision="ieee")
         rows_ptrs += BLOCK_C
         weight_ptrs += block_of_channels * weight_stride_c
-    pool_tile(
-        tile,
-        pooled_ptr,
-        gate_ptr,
-        first_image,
-        first_feature,
-        N,
-        D,
-        H,
-        W,
-        SIZES,
-        RECTANGLES,
-        TRANSPOSED,
-        IMAGES,
-        POSITIONS,
-        GATE,
-    )
+    if SAVED:
+        offsets, inside = tile_offsets(
+            first_image, first_feature, N, D, H, W, TRANSPOSED, IMAGES, POSITIONS, BLOCK_D
+        )
+        tl.store(projection_ptr + offsets, tile, mask=inside)
+    column = unstack(tile, IMAGES, POSITIONS)[: H * W]
+    values, unit = scaled_prefix_sums(column, H, W, ARITHMETIC)
+    totals = sum_of_rectangles(values, H, W, SIZES, ARITHMETIC)
+    column_index = tl.arange(0, IMAGES * BLOCK_D)
+    image = first_image + column_index // BLOCK_D
+    feature = first_feature + column_index % BLOCK_D
+    pooled_ptrs = pooled_ptr + image.to(tl.int64) * D + feature
+    inside = (image < N) & (feature < D)
+    tl.store(pooled_ptrs, totals[0] * (1.0 / RECTANGLES) * unit, mask=inside)
 
 
 def accumulate(
@@ -104,7 +113,7 @@ def accumulate(
     weight: Tensor,
     bias: Tensor | None,
     kernel_sizes: KernelSizes | None,
-    gate: bool,
+    training: bool,
     tile: Tile | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Project and pool in one launch.
@@ -114,54 +123,89 @@ def accumulate(
         weight: (D, C), any strides, in the dtype of the rows: float32, float16 or bfloat16.
         bias: (D,) in the dtype of the rows, or None.
         kernel_sizes: (kh, kw) pairs that fit the map; None means all but 1x1.
-        gate: whether the gate map is wanted.
+        training: whether the projection is wanted, too.
         tile: `dispatch`'s unless one is given.
 
     Returns:
-        (N, D) and the gate map times H * W, (N, H, W, D), or None; in the dtype of the rows.
+        (N, D) and the projection, (N, H, W, D), or None; in the dtype of the rows.
     """
-    n, height, width, c = rows.shape
+    n, height, width, _ = rows.shape
     d = weight.shape[0]
     pooled = rows.new_empty(n, d)
-    gate_map = rows.new_empty(n, height, width, d) if gate else None
+    projection = rows.new_empty(n, height, width, d) if training else None
     if n == 0:
-        return pooled, gate_map
-    transposed, height, width, kernel_sizes = orientation(height, width, kernel_sizes)
-    sizes, rectangles = bit_mask(height, width, kernel_sizes)
+        return pooled, projection
+    tensors = rows, weight, bias, pooled, projection
 
-    def launch(config: Tile) -> None:
-        blocks = triton.cdiv(n, config.images) * triton.cdiv(d, config.block_d)
-        fused_kernel[(blocks,)](
-            rows,
-            weight,
-            bias,
-            pooled,
-            gate_map,
-            n,
-            c,
-            d,
-            *weight.stride(),
-            0 if bias is None else bias.stride(0),
-            H=height,
-            W=width,
-            SIZES=sizes,
-            RECTANGLES=rectangles,
-            TRANSPOSED=transposed,
-            BIAS=bias is not None,
-            GATE=gate,
-            IMAGES=config.images,
-            POSITIONS=config.positions,
-            BLOCK_D=config.block_d,
-            BLOCK_C=config.block_c,
-            **options(
-                rows, config.threads, stages=config.stages, max_registers=config.max_registers
-            ),
-        )
+    def plan(tile: Tile) -> Plan:
+        return _plan(tensors, kernel_sizes, tile)
 
     with on_device_of(rows):
-        if tile is None:
-            default = one_launch_tile(n, d, height, width, rows.element_size(), gate, gpu_of(rows))
-            key = ("fused", *tile_key(n, c, d, height, width, rows.dtype, gate))
-            tile = best(key, default, one_launch_candidates, launch, rows.device)
-        launch(tile)
-    return pooled, gate_map
+        if tile is not None:
+            plan(tile)(*tensors)
+            return pooled, projection
+        key = (
+            "fused",
+            rows.shape,
+            weight.shape[0],
+            weight.stride(),
+            None if bias is None else (bias.stride(), aligned(bias)),
+            rows.dtype,
+            rows.device,
+            aligned(rows),
+            aligned(weight),
+            kernel_sizes,
+            training,
+            autotune.enabled(),
+        )
+        planned(key, lambda: plan(_tile(plan, tensors)))(*tensors)
+    return pooled, projection
+
+
+Tensors = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]
+
+
+def _tile(plan: Callable[[Tile], Plan], tensors: Tensors) -> Tile:
+    """What dispatch chooses, or autotuning where it is on."""
+    rows, weight, *_ = tensors
+    n, height, width, c = rows.shape
+    d = weight.shape[0]
+    _, height, width, _ = orientation(height, width, None)
+    default = one_launch_tile(n, d, height, width, rows.element_size(), gpu_of(rows))
+    key = ("fused", *tile_key(n, c, d, height, width, rows.dtype), tensors[4] is not None)
+
+    def run(tile: Tile) -> None:
+        plan(tile)(*tensors)
+
+    return autotune.best(key, default, one_launch_candidates, run, rows.device)
+
+
+def _plan(tensors: Tensors, kernel_sizes: KernelSizes | None, tile: Tile) -> Plan:
+    rows, weight, bias, _, projection = tensors
+    n, height, width, c = rows.shape
+    d = weight.shape[0]
+    transposed, height, width, kernel_sizes = orientation(height, width, kernel_sizes)
+    sizes, rectangles = bit_mask(height, width, kernel_sizes)
+    arguments = {
+        "N": n,
+        "C": c,
+        "D": d,
+        "weight_stride_d": weight.stride(0),
+        "weight_stride_c": weight.stride(1),
+        "bias_stride": 0 if bias is None else bias.stride(0),
+        "H": height,
+        "W": width,
+        "SIZES": sizes,
+        "RECTANGLES": rectangles,
+        "TRANSPOSED": transposed,
+        "BIAS": bias is not None,
+        "SAVED": projection is not None,
+        "ARITHMETIC": arithmetic(rows.dtype, gpu_of(rows)),
+        "IMAGES": tile.images,
+        "POSITIONS": tile.positions,
+        "BLOCK_D": tile.block_d,
+        "BLOCK_C": tile.block_c,
+    }
+    programs = -(-n // tile.images) * -(-d // tile.block_d)
+    chosen = options(rows, tile.threads, stages=tile.stages, max_registers=tile.max_registers)
+    return Plan(fused_kernel, programs, arguments, chosen)

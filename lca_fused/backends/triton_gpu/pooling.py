@@ -1,40 +1,61 @@
-"""Rectangle pooling of a projection in memory."""
+"""Rectangle pooling of a projection in memory, and the gradient of the projection."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from lca_fused.backends.triton_gpu.dispatch import Tile, in_registers
+from lca_fused.backends.triton_gpu.dispatch import in_registers, recomputes_gates
+from lca_fused.backends.triton_gpu.gradient import gate_times_gradient
 from lca_fused.backends.triton_gpu.large_map import pool_large_map
 from lca_fused.backends.triton_gpu.launch import gpu_of, on_device_of
-from lca_fused.backends.triton_gpu.small_map import pool_small_map
+from lca_fused.backends.triton_gpu.small_map import pool_small_map, small_map_gradient
 from lca_fused.rectangles import KernelSizes
 
 
 def pool(
-    projection: Tensor, kernel_sizes: KernelSizes | None, gate: bool, tile: Tile | None = None
+    projection: Tensor, kernel_sizes: KernelSizes | None, training: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Pool every rectangle of a projection.
 
     Args:
-        projection: (N, H, W, D), floating point.
+        projection: (N, H, W, D), contiguous, floating point.
         kernel_sizes: (kh, kw) pairs that fit the map; None means all but 1x1.
-        gate: whether the gate map is wanted.
-        tile: `dispatch`'s unless one is given, for a map that `dispatch.in_registers` lets pass.
+        training: whether `projection_gradient` is to follow.
 
     Returns:
-        (N, D) and the gate map times H * W, (N, H, W, D), or None; in the dtype of `projection`.
+        (N, D) and, for training, what `projection_gradient` takes, (N, H, W, D): the projection
+        itself where `dispatch.recomputes_gates`, else the gate map times H * W. In the dtype of
+        the projection.
     """
-    projection = projection.contiguous()
     n, height, width, d = projection.shape
     pooled = projection.new_empty(n, d)
-    gate_map = torch.empty_like(projection) if gate else None
-    if projection.numel() == 0:
-        return pooled, gate_map
-    with on_device_of(projection):
-        if in_registers(height, width, gate, gpu_of(projection)):
-            pool_small_map(projection, pooled, gate_map, kernel_sizes, tile)
-        else:
-            pool_large_map(projection, pooled, gate_map, kernel_sizes)
-    return pooled, gate_map
+    gpu = gpu_of(projection)
+    keeps_map = training and not recomputes_gates(height, width, projection.dtype, gpu)
+    saved = projection.new_empty(projection.shape) if keeps_map else projection
+    if projection.numel() > 0:
+        with on_device_of(projection):
+            if not keeps_map and in_registers(height, width, projection.dtype, gpu):
+                pool_small_map(projection, pooled, kernel_sizes)
+            else:
+                pool_large_map(projection, pooled, saved if keeps_map else None, kernel_sizes)
+    return pooled, saved if training else None
+
+
+def projection_gradient(
+    saved: Tensor, grad_pooled: Tensor, kernel_sizes: KernelSizes | None
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the projection, and its sum over the positions of each image.
+
+    Args:
+        saved: (N, H, W, D), contiguous: what `pool` returned for it.
+        grad_pooled: (N, D), any strides.
+        kernel_sizes: those of the forward pass.
+
+    Returns:
+        (N, H, W, D) in the dtype of `saved`, and (N, D) in that of accumulation.
+    """
+    _, height, width, _ = saved.shape
+    with on_device_of(saved):
+        if recomputes_gates(height, width, saved.dtype, gpu_of(saved)):
+            return small_map_gradient(saved, grad_pooled, kernel_sizes)
+        return gate_times_gradient(saved, grad_pooled)

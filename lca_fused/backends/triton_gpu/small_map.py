@@ -1,108 +1,149 @@
-"""Rectangle pooling of maps whose columns fit in registers, as behind the one-launch product."""
+"""Rectangle pooling of maps whose columns fit in registers, and its gradient.
+
+Backward finds the gates again in the projection, which costs less than to write a gate map and
+read it in a kernel of its own.
+"""
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from lca_fused.backends.triton_gpu.autotune import best
+from lca_fused.backends.triton_gpu import autotune, packed_halves
 from lca_fused.backends.triton_gpu.dispatch import (
-    Tile,
-    pooling_candidates,
-    pooling_tile,
+    Columns,
+    columns_candidates,
+    columns_of,
     tile_key,
 )
-from lca_fused.backends.triton_gpu.launch import accumulation, gpu_of, options
+from lca_fused.backends.triton_gpu.launch import (
+    Plan,
+    accumulation,
+    aligned,
+    gpu_of,
+    options,
+    planned,
+)
+from lca_fused.backends.triton_gpu.small_map_halves import gradient_pairs_kernel, pool_pairs_kernel
+from lca_fused.backends.triton_gpu.small_map_kernels import gradient_kernel, pool_kernel
 from lca_fused.backends.triton_gpu.tables import bit_mask, orientation
-from lca_fused.backends.triton_gpu.tile import pool_tile, tile_offsets
 from lca_fused.rectangles import KernelSizes
-
-
-@triton.jit(do_not_specialize=["N"])  # or batches of other sizes would compile it again
-def small_map_kernel(
-    projection_ptr,  # (N, H * W, D), contiguous
-    pooled_ptr,  # (N, D)
-    gate_ptr,  # (N, H * W, D), or unused
-    N,
-    D,
-    H: tl.constexpr,
-    W: tl.constexpr,
-    SIZES: tl.constexpr,
-    RECTANGLES: tl.constexpr,
-    TRANSPOSED: tl.constexpr,
-    GATE: tl.constexpr,
-    DTYPE: tl.constexpr,
-    IMAGES: tl.constexpr,
-    POSITIONS: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
-    """Maps whose columns fit in registers."""
-    feature_blocks = tl.cdiv(D, BLOCK_D)
-    first_image = (tl.program_id(0) // feature_blocks) * IMAGES
-    first_feature = (tl.program_id(0) % feature_blocks) * BLOCK_D
-    offsets, inside = tile_offsets(
-        first_image, first_feature, N, D, H, W, TRANSPOSED, IMAGES, POSITIONS, BLOCK_D
-    )
-    tile = tl.load(projection_ptr + offsets, mask=inside, other=0.0).to(DTYPE)
-    pool_tile(
-        tile,
-        pooled_ptr,
-        gate_ptr,
-        first_image,
-        first_feature,
-        N,
-        D,
-        H,
-        W,
-        SIZES,
-        RECTANGLES,
-        TRANSPOSED,
-        IMAGES,
-        POSITIONS,
-        GATE,
-    )
 
 
 def pool_small_map(
     projection: Tensor,
     pooled: Tensor,
-    gate_map: Tensor | None,
     kernel_sizes: KernelSizes | None,
-    tile: Tile | None = None,
+    columns: Columns | None = None,
 ) -> None:
-    """Write (N, D) and, if given, the gate map of a contiguous projection (N, H, W, D).
+    """Write (N, D) for a contiguous projection (N, H, W, D).
 
-    The tile is `dispatch`'s unless one is given.
+    `columns` are `dispatch`'s unless they are given.
+    """
+
+    def plan(columns: Columns) -> Plan:
+        kernel = pool_pairs_kernel if columns.arithmetic == "halves" else pool_kernel
+        return _plan(kernel, projection, kernel_sizes, columns)
+
+    tensors = projection, pooled
+    if columns is not None:
+        plan(columns)(*tensors)
+        return
+    key = ("pool", *_key(projection, kernel_sizes))
+    planned(key, lambda: plan(_columns("pool", plan, tensors)))(*tensors)
+
+
+def small_map_gradient(
+    projection: Tensor,
+    grad_pooled: Tensor,
+    kernel_sizes: KernelSizes | None,
+    columns: Columns | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the projection, and its sum over the positions of each image.
+
+    Args:
+        projection: (N, H, W, D), contiguous.
+        grad_pooled: (N, D), any strides.
+        kernel_sizes: (kh, kw) pairs that fit the map; None means all but 1x1.
+        columns: `dispatch`'s unless they are given.
+
+    Returns:
+        (N, H, W, D) in the dtype of the projection, and (N, D) in that of accumulation.
     """
     n, _, _, d = projection.shape
-    transposed, height, width, kernel_sizes = orientation(*projection.shape[1:3], kernel_sizes)
+    gradient = torch.empty_like(projection)
+    sums = projection.new_empty(n, d, dtype=torch.promote_types(projection.dtype, torch.float32))
+    if projection.numel() == 0:
+        return gradient, sums
+    stride_n, stride_d = grad_pooled.stride()
+
+    def plan(columns: Columns) -> Plan:
+        kernel = gradient_pairs_kernel if columns.arithmetic == "halves" else gradient_kernel
+        strides = {"stride_n": stride_n, "stride_d": stride_d}
+        return _plan(kernel, projection, kernel_sizes, columns, strides)
+
+    tensors = projection, grad_pooled, gradient, sums
+    if columns is not None:
+        plan(columns)(*tensors)
+        return gradient, sums
+    key = ("gradient", *_key(projection, kernel_sizes), stride_n, stride_d, aligned(grad_pooled))
+    planned(key, lambda: plan(_columns("gradient", plan, tensors)))(*tensors)
+    return gradient, sums
+
+
+def _key(projection: Tensor, kernel_sizes: KernelSizes | None) -> tuple[object, ...]:
+    return (
+        projection.shape,
+        projection.dtype,
+        projection.device,
+        aligned(projection),
+        kernel_sizes,
+        packed_halves.allowed(),
+        autotune.enabled(),
+    )
+
+
+def _columns(name: str, plan: Callable[[Columns], Plan], tensors: tuple[Tensor, ...]) -> Columns:
+    """What dispatch chooses for a projection, or autotuning where it is on."""
+    projection = tensors[0]
+    n, height, width, d = projection.shape
+    default = columns_of(n, d, projection.dtype, gpu_of(projection))
+    key = (name, *tile_key(n, 1, d, height, width, projection.dtype))
+
+    def run(columns: Columns) -> None:
+        plan(columns)(*tensors)
+
+    return autotune.best(key, default, columns_candidates, run, projection.device)
+
+
+def _plan(
+    kernel: Any,
+    projection: Tensor,
+    kernel_sizes: KernelSizes | None,
+    columns: Columns,
+    numbers: dict[str, int] | None = None,
+) -> Plan:
+    n, height, width, d = projection.shape
+    transposed, height, width, kernel_sizes = orientation(height, width, kernel_sizes)
     sizes, rectangles = bit_mask(height, width, kernel_sizes)
-
-    def launch(config: Tile) -> None:
-        blocks = triton.cdiv(n, config.images) * triton.cdiv(d, config.block_d)
-        small_map_kernel[(blocks,)](
-            projection,
-            pooled,
-            gate_map,
-            n,
-            d,
-            H=height,
-            W=width,
-            SIZES=sizes,
-            RECTANGLES=rectangles,
-            TRANSPOSED=transposed,
-            GATE=gate_map is not None,
-            DTYPE=accumulation(projection.dtype),
-            IMAGES=config.images,
-            POSITIONS=config.positions,
-            BLOCK_D=config.block_d,
-            **options(projection, config.threads, max_registers=config.max_registers),
-        )
-
-    if tile is None:
-        gate = gate_map is not None
-        default = pooling_tile(n, d, height, width, gate, gpu_of(projection))
-        key = ("small map", *tile_key(n, 1, d, height, width, projection.dtype, gate))
-        tile = best(key, default, pooling_candidates, launch, projection.device)
-    launch(tile)
+    constants = {
+        "D": d,
+        "H": height,
+        "W": width,
+        "STRIDE_H": 1 if transposed else width,
+        "STRIDE_W": height if transposed else 1,
+        "SIZES": sizes,
+        "RECTANGLES": rectangles,
+        "BLOCK": columns.threads,
+    }
+    if columns.arithmetic == "halves":
+        features = d // 2
+        constants["XORSIGN"] = gpu_of(projection).capability >= 86
+    else:
+        features = d
+        constants |= {"ARITHMETIC": columns.arithmetic, "DTYPE": accumulation(projection.dtype)}
+    blocks = n * -(-features // columns.threads)
+    return Plan(kernel, blocks, (numbers or {}) | constants, options(projection, columns.threads))
