@@ -14,7 +14,11 @@ KernelsName = Literal["triton", "numba"]
 
 
 class Kernels(Protocol):
-    """What a module of kernels offers; its arguments were checked and share device and dtype."""
+    """What a module of kernels offers.
+
+    Its arguments were checked and share device and dtype, autocast's where that is on, so that it
+    casts nothing more. It is called where no gradient is recorded.
+    """
 
     def to_rows(self, x: Tensor) -> Tensor:
         """(N, C, H, W), any strides -> (N, H, W, C), contiguous; a view where x is laid out so."""

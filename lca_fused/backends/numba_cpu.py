@@ -75,8 +75,7 @@ def project_and_pool(
     training: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """(N, H, W, C) -> (N, D) and, for training, the gate map as `pooled_with_gate` returns it."""
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        projection = project_rows(rows, weight, bias)
+    projection = project_rows(rows, weight, bias)
     if not training:
         return pooled(projection, kernel_sizes), None
     return pooled_with_gate(projection, kernel_sizes, overwrite=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from lca_fused.backends.projection import project_rows
@@ -27,6 +26,4 @@ def project_and_pool(
     n, height, width, _ = rows.shape
     if one_launch(n, height, width, rows.dtype, training, gpu_of(rows)):
         return fused.accumulate(rows, weight, bias, kernel_sizes, training)
-    with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
-        projection = project_rows(rows, weight, bias)
-    return pooling.pool(projection, kernel_sizes, training)
+    return pooling.pool(project_rows(rows, weight, bias), kernel_sizes, training)
