@@ -74,6 +74,12 @@ class Launch:
         """Programs of the grid."""
         return prod(self.grid)
 
+    @property
+    def tensor_bytes(self) -> int:
+        """Size of the tensors among the arguments, each counted once."""
+        tensors = {id(value): value for value in self.arguments.values() if torch.is_tensor(value)}
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
 
 @dataclass(frozen=True)
 class Compiled:
