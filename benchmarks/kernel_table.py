@@ -12,7 +12,7 @@ from benchmarks.compile_only import Launch, recorded_launches
 from benchmarks.disassembly import count_classes
 from lca_fused.backends.triton_gpu.dispatch import in_registers
 from lca_fused.backends.triton_gpu.fused import accumulate
-from lca_fused.backends.triton_gpu.gradient import projection_gradient
+from lca_fused.backends.triton_gpu.gradient import gate_times_gradient
 from lca_fused.backends.triton_gpu.launch import gpu_of
 from lca_fused.backends.triton_gpu.pooling import pool
 from lca_fused.rectangles import num_rectangles, resolve_kernel_sizes
@@ -115,17 +115,16 @@ def compiled_row(case: Case, name: str, launch: Launch) -> Row:
 def _call(case: Case) -> None:
     n, height, width = case.images, case.height, case.width
     if case.entry == "fused":
-        x = torch.empty(n, FEATURES, height, width, dtype=case.dtype)
-        x = x.to(memory_format=torch.channels_last)
-        if not in_registers(height, width, case.gate, gpu_of(x)):
+        rows = torch.empty(n, height, width, FEATURES, dtype=case.dtype)
+        if not in_registers(height, width, case.gate, gpu_of(rows)):
             return
         weight = torch.empty(FEATURES, FEATURES, dtype=case.dtype)
-        accumulate(x, weight, torch.empty(FEATURES, dtype=case.dtype), None, case.gate)
+        accumulate(rows, weight, torch.empty(FEATURES, dtype=case.dtype), None, case.gate)
     elif case.entry == "pool":
         pool(torch.empty(n, height, width, FEATURES, dtype=case.dtype), None, case.gate)
     else:
-        gate_map = torch.empty(n, height * width, FEATURES, dtype=case.dtype)
-        projection_gradient(gate_map, torch.empty(n, FEATURES, dtype=case.dtype))
+        gate_map = torch.empty(n, height, width, FEATURES, dtype=case.dtype)
+        gate_times_gradient(gate_map, torch.empty(n, FEATURES, dtype=case.dtype))
 
 
 def _name(launch: Launch) -> str:
