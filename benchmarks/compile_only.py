@@ -99,11 +99,12 @@ def recorded_launches(target: str) -> Iterator[list[Launch]]:
         )
     launches: list[Launch] = []
 
-    def record(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:  # noqa: ARG001
+    def record(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:  # noqa: ARG001
         arguments = dict(zip(kernel.arg_names, args, strict=False))
         arguments.update((name, kwargs.pop(name)) for name in kernel.arg_names if name in kwargs)
         programs = grid(arguments) if callable(grid) else grid
         launches.append(Launch(kernel, arguments, kwargs, target, tuple(programs)))
+        return mock.MagicMock()  # for a caller that keeps and launches compiled kernels
 
     with (
         # Configurations that do not run cannot be timed, and no such choice must be stored.

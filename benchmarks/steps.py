@@ -75,7 +75,7 @@ class _Notes(TorchDispatchMode):
         if name in _PRODUCTS:
             left = args[-2]  # behind the bias of addmm
             self.steps.append(Product(2.0 * left.shape[-1] * result.numel(), size))
-        else:
+        elif size > 0:  # and no question about dtypes
             self.steps.append(Pass(size))
         return result
 
