@@ -74,6 +74,12 @@ class Launch:
         """Programs of the grid."""
         return prod(self.grid)
 
+    @property
+    def tensor_bytes(self) -> int:
+        """Size of the tensors among the arguments, each counted once."""
+        tensors = {id(value): value for value in self.arguments.values() if torch.is_tensor(value)}
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
 
 @dataclass(frozen=True)
 class Compiled:
@@ -93,11 +99,12 @@ def recorded_launches(target: str) -> Iterator[list[Launch]]:
         )
     launches: list[Launch] = []
 
-    def record(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:  # noqa: ARG001
+    def record(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:  # noqa: ARG001
         arguments = dict(zip(kernel.arg_names, args, strict=False))
         arguments.update((name, kwargs.pop(name)) for name in kernel.arg_names if name in kwargs)
         programs = grid(arguments) if callable(grid) else grid
         launches.append(Launch(kernel, arguments, kwargs, target, tuple(programs)))
+        return mock.MagicMock()  # for a caller that keeps and launches compiled kernels
 
     with (
         # Configurations that do not run cannot be timed, and no such choice must be stored.

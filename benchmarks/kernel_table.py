@@ -92,7 +92,7 @@ def compiled_row(case: Case, name: str, launch: Launch) -> Row:
     columns = case.images * FEATURES / (launch.programs * launch.threads)  # of a thread
     column = None if found.cost is None else found.cost / columns
     rectangle = None if found.pooling is None else found.pooling / (columns * case.rectangles)
-    if rectangle is not None and rectangle.arithmetic < 1:
+    if rectangle is not None and rectangle.arithmetic < 0.5:
         rectangle = None
     return Row(
         kernel=name,

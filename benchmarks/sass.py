@@ -1,7 +1,8 @@
 """Instruction counts of every kernel: `python -m benchmarks.sass`; needs triton, but no GPU.
 
 Every kernel is compiled for every target at the benchmark shapes and disassembled; the figures
-are read off the machine code.
+are read off the machine code. A second table, unless kernels or targets are chosen, predicts LCA's
+time over the projection alone. --json FILE holds the rows of the installed triton.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.shapes import ACCEPTANCE_CUDA
 from lca_fused.backends.triton_gpu import no_compiler
 
 if TYPE_CHECKING:
     from benchmarks.kernel_table import Row
+    from benchmarks.prediction import Prediction
 
 TARGETS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942")
 _TEXT_COLUMNS = 5
@@ -30,25 +33,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (reason := no_compiler()) is not None:
         print(f"benchmarks.sass compiles the kernels: {reason}", file=sys.stderr)
         return 1
-    rows = compiled_rows(options.target or TARGETS, options.kernel)
-    if not rows:
-        print(f"no kernel's name contains {options.kernel!r}", file=sys.stderr)
-        return 1
-    print("\n".join(markdown(rows)))
+    from benchmarks import prediction
+
+    rows, predicted = [], []
+    if not options.predict:
+        rows = compiled_rows(options.target or TARGETS, options.kernel)
+        if not rows:
+            print(f"no kernel's name contains {options.kernel!r}", file=sys.stderr)
+            return 1
+        print("\n".join(markdown(rows)))
+    if options.predict or not (options.target or options.kernel):
+        predicted = prediction.predict(ACCEPTANCE_CUDA)
+        print("\n" + prediction.markdown(predicted))
     if options.json is not None:
-        options.json.write_text(json.dumps(to_json(rows), indent=1) + "\n")
+        options.json.write_text(json.dumps(to_json(rows, predicted), indent=1) + "\n")
     return 0
 
 
 def compiled_rows(targets: Sequence[str], kernel: str) -> list[Row]:
-    """Compile every launch whose name contains `kernel` for every target."""
+    """Compile every launch for every target; `kernel` is part of its name or entry point's."""
     from benchmarks.kernel_table import benchmark_cases, compiled_row, launches_of
 
     rows = []
     for case in benchmark_cases():
         for target in targets:
             for name, launch in launches_of(case, target):
-                if kernel in name:
+                if kernel in name or kernel in case.entry:
                     rows.append(row := compiled_row(case, name, launch))
                     print(f"{name} {row.map} {target} {row.compile_seconds:.1f} s", file=sys.stderr)
     return rows
@@ -71,9 +81,13 @@ def markdown(rows: Sequence[Row]) -> list[str]:
     return [lines[0], f"|{rule}|", *lines[1:]]
 
 
-def to_json(rows: Sequence[Row]) -> dict[str, object]:
+def to_json(rows: Sequence[Row], predicted: Sequence[Prediction]) -> dict[str, object]:
     """The rows and what compiled them."""
-    return {"triton": version("triton"), "kernels": [asdict(row) for row in rows]}
+    return {
+        "triton": version("triton"),
+        "kernels": [asdict(row) for row in rows],
+        "predicted, not measured": [asdict(row) for row in predicted],
+    }
 
 
 def _cells(row: Row) -> list[str]:
@@ -99,7 +113,13 @@ def _parser() -> argparse.ArgumentParser:
         "--target", action="append", choices=TARGETS, help="only this target (may be repeated)"
     )
     parser.add_argument(
-        "--kernel", default="", metavar="NAME", help="only kernels whose name contains this"
+        "--predict", action="store_true", help="only predict LCA's time over the projection"
+    )
+    parser.add_argument(
+        "--kernel",
+        default="",
+        metavar="NAME",
+        help="only kernels with this in their name or their entry point's",
     )
     return parser
 
