@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -45,27 +45,40 @@ class Variant:
 
     Attributes:
         path: ONE_LAUNCH or TWO_LAUNCHES.
-        tile: of the kernel that pools; None where columns do not fit in registers.
-        gate: whether the gate map, which training needs, is made.
+        tile: of the one launch, or how pooling goes about columns in registers; None where they
+            do not fit.
+        training: whether the gradient of the projection is taken, too.
     """
 
     shape: Shape
     dtype: str
-    gate: bool
+    training: bool
     path: str
-    tile: dispatch.Tile | None
+    tile: dispatch.Tile | dispatch.Columns | None
     chosen: bool = False
     """Whether this is what the library would do."""
 
-    def __call__(self, problem: Problem) -> tuple[Tensor, Tensor | None]:
-        """Return (N, D) and the gate map or None."""
-        from lca_fused.backends.triton_gpu import fused, pooling
+    def __call__(self, problem: Problem) -> tuple[Tensor, ...]:
+        """Return (N, D) and, for training, the gradient of the projection for dL/dy = 1."""
+        from lca_fused.backends.triton_gpu import fused, pooling, small_map
 
         x, weight, bias = problem.x, problem.weight, problem.bias
-        if self.path == ONE_LAUNCH:
+        if isinstance(self.tile, dispatch.Tile):
             rows = x.permute(0, 2, 3, 1).contiguous()
-            return fused.accumulate(rows, weight, bias, None, self.gate, self.tile)
-        return pooling.pool(project(x, weight, bias), None, self.gate, self.tile)
+            pooled, saved = fused.accumulate(rows, weight, bias, None, self.training, self.tile)
+        elif isinstance(self.tile, dispatch.Columns):
+            saved = project(x, weight, bias)
+            pooled = saved.new_empty(saved.shape[0], saved.shape[3])
+            small_map.pool_small_map(saved, pooled, None, self.tile)
+        else:
+            pooled, saved = pooling.pool(project(x, weight, bias), None, self.training)
+        if not self.training:
+            return (pooled,)
+        assert saved is not None
+        grad = torch.ones_like(pooled)
+        if isinstance(self.tile, dispatch.Columns):
+            return pooled, small_map.small_map_gradient(saved, grad, None, self.tile)[0]
+        return pooled, pooling.projection_gradient(saved, grad, None)[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,22 +110,28 @@ def variants(
     """Yield every way to serve calls of a shape, for "inference" and "training"."""
     torch_dtype = getattr(torch, dtype)
     probe = torch.empty(0, dtype=torch_dtype, device=device)
-    size, gpu = (shape.n, shape.d, shape.height, shape.width), gpu_of(probe)
-    for gate in (mode == "training" for mode in modes):
-        by_path: dict[str, tuple[dispatch.Tile | None, Sequence[dispatch.Tile | None]]] = {}
-        if dispatch.in_registers(shape.height, shape.width, gate, gpu):
-            pooled = dispatch.pooling_tile(*size, gate, gpu)
-            by_path[TWO_LAUNCHES] = pooled, dispatch.pooling_candidates(pooled)
-            one = dispatch.one_launch_tile(*size, probe.element_size(), gate, gpu)
-            by_path[ONE_LAUNCH] = one, dispatch.one_launch_candidates(one)
+    side, gpu = (shape.height, shape.width), gpu_of(probe)
+    for training in (mode == "training" for mode in modes):
+        by_path: dict[str, Sequence[dispatch.Tile | dispatch.Columns | None]] = {}
+        kept = dispatch.recomputes_gates if training else dispatch.in_registers
+        if kept(*side, torch_dtype, gpu):
+            columns = dispatch.columns_of(shape.n, shape.d, torch_dtype, gpu)
+            plain = replace(columns, arithmetic=dispatch.arithmetic(torch_dtype, gpu))
+            by_path[TWO_LAUNCHES] = [
+                columns,
+                *dispatch.columns_candidates(columns),
+                *dispatch.columns_candidates(plain),
+            ]
+            one = dispatch.one_launch_tile(shape.n, shape.d, *side, probe.element_size(), gpu)
+            by_path[ONE_LAUNCH] = [one, *dispatch.one_launch_candidates(one)]
         else:
-            by_path[TWO_LAUNCHES] = None, [None]
-        one_launch = dispatch.one_launch(shape.n, shape.height, shape.width, torch_dtype, gate, gpu)
+            by_path[TWO_LAUNCHES] = [None]
+        one_launch = dispatch.one_launch(shape.n, *side, torch_dtype, training, gpu)
         taken = ONE_LAUNCH if one_launch else TWO_LAUNCHES
-        for path, (default, candidates) in by_path.items():
-            for tile in dict.fromkeys((default, *candidates)):
-                chosen = path == taken and tile == default
-                yield Variant(shape, dtype, gate, path, tile, chosen)
+        for path, tiles in by_path.items():
+            for tile in dict.fromkeys(tiles):
+                chosen = path == taken and tile == tiles[0]
+                yield Variant(shape, dtype, training, path, tile, chosen)
 
 
 def compile_variants(found: Sequence[Variant], device: torch.device, jobs: int) -> None:
@@ -143,15 +162,15 @@ def table(rows: Sequence[Row], best: int) -> str:
     """Return the `best` fastest variants of every shape and mode, and the library's choice."""
     groups: dict[tuple[str, bool], list[Row]] = {}
     for row in rows:
-        groups.setdefault((str(Shape(**row["shape"])), row["gate"]), []).append(row)
+        groups.setdefault((str(Shape(**row["shape"])), row["training"]), []).append(row)
     lines = []
-    for (shape, gate), group in groups.items():
+    for (shape, training), group in groups.items():
         timed = sorted((row for row in group if row["error"] is None), key=lambda row: row["ratio"])
         failed = [row for row in group if row["error"] is not None and row["chosen"]]
         shown = [row for place, row in enumerate(timed) if place < best or row["chosen"]]
-        mode = "training" if gate else "inference"
+        mode = "training" if training else "inference"
         lines += [[shape, mode, *_cells(row)] for row in shown + failed]
-    headers = ["shape", "forward for", "path", "tile", "us", "time / projection", "library's"]
+    headers = ["shape", "mode", "path", "tile", "us", "time / projection", "library's"]
     return str(tabulate(lines, headers, tablefmt="github", disable_numparse=True))
 
 
@@ -167,14 +186,14 @@ def _cells(row: Row) -> list[str]:
 def _failure(variant: Variant, device: torch.device) -> str | None:
     """Run a variant once; return what went wrong, if anything did."""
     problem = _problem(variant.shape, variant.dtype, device)
-    expected = _expected(variant.shape, variant.dtype, variant.gate, device)
+    expected = _expected(variant.shape, variant.dtype, variant.training, device)
     try:
         with torch.no_grad():
             results = variant(problem)
     except Exception as error:  # out of registers or shared memory: no choice on this GPU
         return f"{type(error).__name__}: {error}"
     pairs = zip(results, expected, strict=True)
-    errors = [relative_error(a, b) for a, b in pairs if a is not None and b is not None]
+    errors = [relative_error(a, b) for a, b in pairs]
     wrong = not max(errors) <= _TOLERANCE
     return f"wrong result: relative error {max(errors):.1e}" if wrong else None
 
@@ -185,14 +204,16 @@ def _problem(shape: Shape, dtype: str, device: torch.device) -> Problem:
 
 
 @lru_cache(maxsize=1)
-def _expected(
-    shape: Shape, dtype: str, gate: bool, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
+def _expected(shape: Shape, dtype: str, training: bool, device: torch.device) -> tuple[Tensor, ...]:
     from lca_fused.backends.triton_gpu import pooling
 
     problem = _problem(shape, dtype, device)
     with torch.no_grad():
-        return pooling.pool(project(problem.x, problem.weight, problem.bias), None, gate)
+        projection = project(problem.x, problem.weight, problem.bias)
+        pooled, saved = pooling.pool(projection, None, training)
+        if saved is None:
+            return (pooled,)
+        return pooled, pooling.projection_gradient(saved, torch.ones_like(pooled), None)[0]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -204,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=("inference", "training"),
         choices=("inference", "training"),
-        help="forward without and with the gate map (default: both)",
+        help="forward alone, or with the gradient of the projection (default: both)",
     )
     parser.add_argument("--seconds", type=float, default=0.1, help="of timing, a variant")
     parser.add_argument("--jobs", type=int, default=1, help="processes that compile (default: 1)")

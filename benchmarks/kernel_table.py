@@ -10,11 +10,10 @@ import torch
 from benchmarks.analysis import analyze
 from benchmarks.compile_only import Launch, recorded_launches
 from benchmarks.disassembly import count_classes
-from lca_fused.backends.triton_gpu.dispatch import in_registers
+from lca_fused.backends.triton_gpu.dispatch import in_registers, recomputes_gates
 from lca_fused.backends.triton_gpu.fused import accumulate
-from lca_fused.backends.triton_gpu.gradient import gate_times_gradient
 from lca_fused.backends.triton_gpu.launch import gpu_of
-from lca_fused.backends.triton_gpu.pooling import pool
+from lca_fused.backends.triton_gpu.pooling import pool, projection_gradient
 from lca_fused.rectangles import num_rectangles, resolve_kernel_sizes
 
 FEATURES = 2048
@@ -24,12 +23,12 @@ IMAGES = 32
 
 @dataclass(frozen=True)
 class Case:
-    """A call of the library: an entry point, the map, the dtype, with or without the gate map."""
+    """A call of the library: an entry point, the map, the dtype, for training or not."""
 
     entry: str  # "fused", "pool" or "gradient"
     height: int
     width: int
-    gate: bool
+    training: bool
     dtype: torch.dtype = torch.bfloat16
     images: int = IMAGES
 
@@ -66,17 +65,19 @@ class Row:
 
 def benchmark_cases() -> Iterator[Case]:
     """Every kernel at the benchmark shapes."""
-    for gate in (False, True):
+    for training in (False, True):
         for height, width in ((7, 7), (8, 8), (12, 5), (5, 9)):
-            yield Case("fused", height, width, gate)
-        yield Case("fused", 7, 7, gate, images=1)
-    for gate in (False, True):
-        for height, width in ((7, 7), (8, 8), (12, 5), (14, 14), (13, 13), (28, 28), (56, 56)):
-            yield Case("pool", height, width, gate)
-        for side in (7, 14):
-            yield Case("pool", side, side, gate, torch.float32)
-    for side in (7, 28):
-        yield Case("gradient", side, side, gate=True)
+            yield Case("fused", height, width, training)
+        yield Case("fused", 7, 7, training, images=1)
+    for height, width in ((7, 7), (8, 8), (12, 5), (14, 14), (13, 13), (28, 28), (56, 56)):
+        for training in (False, True):
+            yield Case("pool", height, width, training)
+        yield Case("gradient", height, width, training=True)
+    for side in (7, 14, 28):
+        for dtype in (torch.float32, torch.float16):
+            for training in (False, True):
+                yield Case("pool", side, side, training, dtype)
+            yield Case("gradient", side, side, training=True, dtype=dtype)
 
 
 def launches_of(case: Case, target: str) -> list[tuple[str, Launch]]:
@@ -113,27 +114,22 @@ def compiled_row(case: Case, name: str, launch: Launch) -> Row:
 
 
 def _call(case: Case) -> None:
-    n, height, width = case.images, case.height, case.width
+    n, side = case.images, (case.height, case.width)
+    rows = torch.empty(n, *side, FEATURES, dtype=case.dtype)
+    gpu = gpu_of(rows)
     if case.entry == "fused":
-        rows = torch.empty(n, height, width, FEATURES, dtype=case.dtype)
-        if not in_registers(height, width, case.gate, gpu_of(rows)):
-            return
-        weight = torch.empty(FEATURES, FEATURES, dtype=case.dtype)
-        accumulate(rows, weight, torch.empty(FEATURES, dtype=case.dtype), None, case.gate)
-    elif case.entry == "pool":
-        pool(torch.empty(n, height, width, FEATURES, dtype=case.dtype), None, case.gate)
-    else:
-        gate_map = torch.empty(n, height, width, FEATURES, dtype=case.dtype)
-        gate_times_gradient(gate_map, torch.empty(n, FEATURES, dtype=case.dtype))
+        kept = recomputes_gates if case.training else in_registers
+        if kept(*side, case.dtype, gpu):
+            weight = torch.empty(FEATURES, FEATURES, dtype=case.dtype)
+            bias = torch.empty(FEATURES, dtype=case.dtype)
+            accumulate(rows, weight, bias, None, case.training)
+    elif case.entry == "gradient":
+        projection_gradient(rows, torch.empty(n, FEATURES, dtype=case.dtype), None)
+    elif not (case.training and recomputes_gates(*side, case.dtype, gpu)):  # the same as without
+        pool(rows, None, case.training)
 
 
 def _name(launch: Launch) -> str:
-    """The kernel's name, "gate" with the gate map, and what part of it a launch does."""
-    arguments = launch.arguments
+    """The kernel's name, and whether the one-launch kernel keeps the projection."""
     name = launch.kernel.__name__.removesuffix("_kernel")
-    if arguments.get("GATE"):
-        name += " gate"
-    parts = [part for part in ("WITHIN", "ACROSS", "FINISH") if arguments.get(part)]
-    if arguments.get("GATE") and len(parts) == 1:
-        name += f" {parts[0].lower()}"
-    return name
+    return name + " training" * bool(launch.arguments.get("SAVED"))

@@ -66,27 +66,29 @@ def test_a_folder_that_cannot_be_written_does_not_stop_the_call(monkeypatch, tmp
     assert _best() == "quick"
 
 
-def _tiles(n: int, gpu: launch.Gpu = launch.HOPPER) -> tuple[dispatch.Tile, dispatch.Tile]:
-    return (
-        dispatch.one_launch_tile(n, 2048, 7, 7, 2, False, gpu),
-        dispatch.pooling_tile(n, 2048, 7, 7, False, gpu),
-    )
+def _tile(n: int, gpu: launch.Gpu = launch.HOPPER) -> dispatch.Tile:
+    return dispatch.one_launch_tile(n, 2048, 7, 7, 2, gpu)
+
+
+def _columns(n: int) -> dispatch.Columns:
+    return dispatch.columns_of(n, 2048, torch.bfloat16, launch.HOPPER)
 
 
 def test_batches_of_all_sizes_share_three_tiles_and_their_keys():
     sizes = range(1, 300)
-    assert len({_tiles(n) for n in sizes}) == 3
-    assert len({dispatch.tile_key(n, 2048, 2048, 7, 7, torch.bfloat16, False) for n in sizes}) == 3
+    assert len({_tile(n) for n in sizes}) == 3
+    assert len({_columns(n) for n in sizes}) == 3
+    assert len({dispatch.tile_key(n, 2048, 2048, 7, 7, torch.bfloat16) for n in sizes}) == 3
 
 
 def test_few_images_are_spread_over_the_multiprocessors():
-    assert [_tiles(n)[0].block_d for n in (1, 2, 4, 5, 256)] == [32, 32, 64, 128, 128]
+    assert [_tile(n).block_d for n in (1, 2, 4, 5, 256)] == [32, 32, 64, 128, 128]
 
 
 @pytest.mark.parametrize("gpu", [launch.HOPPER, CONSUMER], ids=["227 KB", "99 KB"])
 @pytest.mark.parametrize("n", [1, 4, 256])
 def test_operands_of_the_one_launch_kernel_fit_shared_memory(n, gpu):
-    tile, _ = _tiles(n, gpu)
+    tile = _tile(n, gpu)
     rows = tile.images * tile.positions + tile.block_d
     buffers = tile.stages if gpu.capability >= 90 else tile.stages - 1
     assert tile.stages >= 2
@@ -94,17 +96,17 @@ def test_operands_of_the_one_launch_kernel_fit_shared_memory(n, gpu):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "candidates"),
+    ("chosen", "candidates", "kept"),
     [
-        (_tiles(32)[0], dispatch.one_launch_candidates),
-        (_tiles(32)[1], dispatch.pooling_candidates),
+        (_tile(32), dispatch.one_launch_candidates, "positions"),
+        (_columns(32), dispatch.columns_candidates, "arithmetic"),
     ],
 )
-def test_candidates_differ_and_cover_the_same_map(chosen, candidates):
+def test_candidates_differ_and_pool_the_same_map_the_same_way(chosen, candidates, kept):
     found = candidates(chosen)
     assert len(set(found)) == len(found)
     assert chosen in found
-    assert all(tile.positions == chosen.positions for tile in found)
+    assert {getattr(candidate, kept) for candidate in found} == {getattr(chosen, kept)}
 
 
 @pytest.mark.parametrize("line", ["5", '["torn', '["key", 3]', "[[], 1]"])

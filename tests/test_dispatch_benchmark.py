@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from torch import Tensor
 
 from benchmarks import dispatch as benchmark
 from benchmarks.shapes import shape
@@ -15,28 +14,37 @@ from lca_fused.backends.triton_gpu import no_compiler
 if (reason := no_compiler()) is not None:
     pytest.skip(reason, allow_module_level=True)
 
-from lca_fused.backends.triton_gpu import fused, pooling
+from lca_fused.backends.triton_gpu import fused, pooling, small_map
 
 CPU = torch.device("cpu")
 SHAPE = shape(7, 7, 2, 8)
-
-
-def _mean(projection: Tensor, sizes: None, gate: bool, tile: object = None) -> tuple[Tensor, None]:
-    return projection.mean((1, 2)), None
 
 
 @pytest.fixture(autouse=True)
 def kernels(monkeypatch) -> None:
     """Two launches that work; one launch is wrong where a program has 64 features, fails at 128."""
 
-    def one_launch(x, weight, bias, sizes, gate, tile):
+    def pool(projection, _sizes, training):
+        return projection.mean((1, 2)), projection if training else None
+
+    def pool_small_map(projection, pooled, _sizes, _columns):
+        pooled.copy_(projection.mean((1, 2)))
+
+    def gradient(saved, grad, *_):
+        return grad[:, None, None].expand_as(saved), grad
+
+    def one_launch(rows, weight, bias, _sizes, training, tile):
         if tile.block_d == 128:
             raise RuntimeError("out of registers")
-        rows = x.permute(0, 2, 3, 1)
-        result = torch.nn.functional.linear(rows, weight, bias).mean((1, 2))
-        return (2 * result if tile.block_d == 64 else result), None
+        projection = torch.nn.functional.linear(rows, weight, bias)
+        result = projection.mean((1, 2))
+        pooled = 2 * result if tile.block_d == 64 else result
+        return pooled, projection if training else None
 
-    monkeypatch.setattr(pooling, "pool", _mean)
+    monkeypatch.setattr(pooling, "pool", pool)
+    monkeypatch.setattr(pooling, "projection_gradient", gradient)
+    monkeypatch.setattr(small_map, "pool_small_map", pool_small_map)
+    monkeypatch.setattr(small_map, "small_map_gradient", gradient)
     monkeypatch.setattr(fused, "accumulate", one_launch)
     monkeypatch.setattr(benchmark, "unavailable", lambda _: None)
 
@@ -50,7 +58,7 @@ def _variants(of=SHAPE, modes=("inference",), dtype="bfloat16") -> list[benchmar
 def test_each_mode_has_one_choice_of_the_library_and_no_variant_twice(n, modes):
     found = _variants(shape(7, 7, n, 2048), modes)
     assert len(set(found)) == len(found)
-    assert [v.gate for v in found if v.chosen] == [mode == "training" for mode in modes]
+    assert [v.training for v in found if v.chosen] == [mode == "training" for mode in modes]
     assert {v.path for v in found} == {benchmark.ONE_LAUNCH, benchmark.TWO_LAUNCHES}
     assert {v.path for v in found if v.chosen} == {
         benchmark.ONE_LAUNCH if n == 1 else benchmark.TWO_LAUNCHES
@@ -81,8 +89,8 @@ def test_the_table_has_the_fastest_and_the_librarys_choice(tmp_path, capsys):
     assert benchmark.main(arguments) == 0
     rows = json.loads(path.read_text())["variants"]
     printed = capsys.readouterr().out.splitlines()
-    for gate, mode in ((False, "inference"), (True, "training")):
-        timed = [row for row in rows if row["gate"] == gate and row["error"] is None]
+    for training, mode in ((False, "inference"), (True, "training")):
+        timed = [row for row in rows if row["training"] == training and row["error"] is None]
         lines = [line for line in printed if f"| {mode}" in line]
         assert f"{min(row['ratio'] for row in timed):.3f}" in lines[0]
         assert sum("yes" in line for line in lines) == 1

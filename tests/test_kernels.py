@@ -80,7 +80,12 @@ def _take(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
         return
     from lca_fused.backends.triton_gpu import project_and_pool
 
-    monkeypatch.setattr(project_and_pool, "one_launch", lambda *_: path == "one launch")
+
+    def one_launch(_n, height, width, dtype, training, gpu) -> bool:
+        kept = dispatch.recomputes_gates if training else dispatch.in_registers
+        return path == "one launch" and kept(height, width, dtype, gpu)
+
+    monkeypatch.setattr(project_and_pool, "one_launch", one_launch)
 
 
 def _to(device: str, inputs: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
@@ -279,9 +284,7 @@ def test_features_that_are_never_positive_give_zeros_and_zero_gradients(device, 
     inputs["bias"] -= 100
     results = with_gradients(accumulate, inputs, torch.ones(2, 6, device=device))
     assert not any(tensor.any() for tensor in results.values())
-    inference = accumulate(**inputs)
-    assert inference.min() >= 0
-    assert inference.max() <= 1e-4  # rounding errors of means about -100
+    assert not accumulate(**inputs).any()
 
 
 def test_nan_stays_nan(device, path):
