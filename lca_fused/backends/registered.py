@@ -22,9 +22,8 @@ from lca_fused.rectangles import KernelSizes
 
 _NAMESPACE = "lca_fused"
 _INPUTS = "Tensor rows, Tensor weight, Tensor? bias, int[]? kernel_sizes, str kernels"
-_TAGS = [torch.Tag.pt2_compliant_tag]
-if hasattr(torch.Tag, "needs_exact_strides"):  # rows that a compiler padded would be copied again
-    _TAGS.append(torch.Tag.needs_exact_strides)
+# Exact strides, as rows that a compiler padded would have to be copied.
+_TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
 
 
 def accumulate(
