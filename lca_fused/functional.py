@@ -26,6 +26,10 @@ def local_concepts_accumulation(
     layer commutes with average pooling, the map is projected once, H*W rows, and the rectangles
     are taken from the projection.
 
+    Non-finite numbers: where the projection of an image to a feature holds NaN or an infinity, the
+    output is NaN. (Rectangle by rectangle, plus infinity would give infinity, and minus infinity
+    close the rectangles that hold it.)
+
     Args:
         x: (N, C, H, W) feature map, floating point, any strides; N may be 0.
         weight: (D, C), shared by all rectangles.

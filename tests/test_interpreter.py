@@ -1,4 +1,4 @@
-"""Run tests/test_kernels.py without a GPU, in Triton's interpreter."""
+"""Run the tests of Triton's kernels without a GPU, in its interpreter."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ def no_interpreter() -> str | None:
 
 
 @pytest.mark.slow
-def test_kernels_agree_with_the_reference_in_the_interpreter():
+@pytest.mark.parametrize("tests", ["tests/test_kernels.py", "tests/test_bias.py"])
+def test_kernels_agree_with_the_reference_in_the_interpreter(tests):
     if (reason := no_interpreter()) is not None:
         pytest.skip(reason)
     # The variable must be set before triton is imported, hence another process.
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "tests/test_kernels.py"],
+        [sys.executable, "-m", "pytest", "-q", "-x", tests],
         cwd=ROOT,
         env=os.environ | {"TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": "-p no:cacheprovider"},
         capture_output=True,

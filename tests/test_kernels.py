@@ -1,7 +1,6 @@
 """The kernels against the reference: Numba's on the CPU, Triton's on a GPU or in its interpreter.
 
-The interpreter needs TRITON_INTERPRET=1 before triton is imported, that is, a process of its own:
-tests/test_interpreter.py starts it.
+tests/test_interpreter.py starts the process for the interpreter.
 """
 
 from __future__ import annotations
@@ -18,10 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from lca_fused import LCA, backends, local_concepts_accumulation
-from lca_fused.backends import numba_cpu, triton_gpu
+from lca_fused.backends import triton_gpu
 from lca_fused.backends.kernels import load
 from lca_fused.backends.triton_gpu import dispatch, tables
 from reference.lca import lca_reference
+from tests.backends import (
+    GPUS,
+    IN_INTERPRETER,
+    INTERPRETED,
+    NUMBA,
+    ON_GPU,
+    PATHS,
+    SIXTEEN_BIT,
+    take,
+)
 from tests.parity import (
     GRADIENT_LAYOUTS,
     LAYOUTS,
@@ -32,25 +41,6 @@ from tests.parity import (
     with_gradients,
 )
 
-INTERPRETED = triton_gpu._INTERPRETED
-GPUS = torch.cuda.device_count()
-ON_GPU = pytest.param(
-    ("cuda", "triton"),
-    id="triton on a GPU",
-    marks=[pytest.mark.gpu, pytest.mark.skipif(GPUS == 0 or INTERPRETED, reason="no GPU")],
-)
-IN_INTERPRETER = pytest.param(
-    ("cpu", "triton"),
-    id="triton interpreted",
-    marks=pytest.mark.skipif(not INTERPRETED, reason="tests/test_interpreter.py runs these"),
-)
-NUMBA = pytest.param(
-    ("cpu", "numba"),
-    id="numba",
-    marks=pytest.mark.skipif(
-        INTERPRETED or numba_cpu.unavailable(torch.zeros(1)) is not None, reason="no numba"
-    ),
-)
 _BACKEND = {"name": "triton"}
 
 
@@ -69,23 +59,10 @@ gpu = pytest.mark.parametrize("device", [ON_GPU], indirect=True)
 triton = pytest.mark.parametrize("device", [IN_INTERPRETER, ON_GPU], indirect=True)
 
 
-@pytest.fixture(params=["one launch", "matmul and pooling"])
+@pytest.fixture(params=PATHS)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    _take(monkeypatch, request.param)
+    take(monkeypatch, request.param)
     return request.param
-
-
-def _take(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    if triton_gpu.no_compiler() is not None:
-        return
-    from lca_fused.backends.triton_gpu import project_and_pool
-
-
-    def one_launch(_n, height, width, dtype, training, gpu) -> bool:
-        kept = dispatch.recomputes_gates if training else dispatch.in_registers
-        return path == "one launch" and kept(height, width, dtype, gpu)
-
-    monkeypatch.setattr(project_and_pool, "one_launch", one_launch)
 
 
 def _to(device: str, inputs: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
@@ -242,13 +219,6 @@ def test_an_empty_batch_gives_an_empty_output_and_zero_gradients(device, side):
     assert results["x"].shape == (0, 3, *side)
     assert not results["weight"].any()
     assert not results["bias"].any()
-
-
-# The interpreter multiplies bfloat16 as integers and rounds to it towards zero.
-SIXTEEN_BIT = [
-    torch.float16,
-    pytest.param(torch.bfloat16, marks=pytest.mark.skipif(INTERPRETED, reason="interpreter")),
-]
 
 
 @pytest.mark.usefixtures("path")

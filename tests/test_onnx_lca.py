@@ -60,12 +60,23 @@ def test_equals_the_reference_without_bias():
     assert relative_error(FixedSizeLCA(lca, (7, 7))(x), reference(lca, x)) < 2e-6
 
 
-def test_features_that_no_rectangle_opens_stay_near_zero():
-    lca, x = layer(), torch.rand(2, 5, 7, 7)
-    with torch.no_grad():
-        lca.bias.fill_(-10)
+@pytest.mark.parametrize("kernel_sizes", [None, *KERNEL_SIZES], ids=str)
+def test_equals_the_reference_whatever_the_sign_of_the_bias(kernel_sizes):
+    lca, x = layer(features=41, kernel_sizes=kernel_sizes), torch.randn(2, 5, 7, 7)
+    lca.bias.data = torch.linspace(-5, 5, 41)
+    expected, given = reference(lca, x), FixedSizeLCA(lca, (7, 7))(x)
+    assert relative_error(given, expected) < 2e-6
+    dead = expected == 0
+    assert dead.any()
+    assert not given[dead].any()
+
+
+def test_features_that_only_unwanted_kernel_sizes_open_are_exactly_zero():
+    lca, x = layer(bias=False), -torch.ones(2, 5, 7, 7)
+    torch.nn.init.ones_(lca.weight)
+    x[..., 3, 3] = 0.5  # open by itself, closed with any neighbour
     assert not reference(lca, x).any()
-    assert FixedSizeLCA(lca, (7, 7))(x).abs().max() < 10 * 2e-6
+    assert not FixedSizeLCA(lca, (7, 7))(x).any()
 
 
 def test_keeps_its_own_copy_of_the_parameters():

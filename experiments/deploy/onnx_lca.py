@@ -1,54 +1,45 @@
 """LCA in the operators that onnxruntime runs fastest, for a map of fixed size.
 
 The rectangles of height kh over columns [c, c + kw) have the means (P[b] - P[a]) / kh, b = a + kh,
-where P is the mean of the columns, summed over the rows above. As
-
-    relu(P[b] - P[a]) = max(P[a], P[b]) - P[a],
-
-the sum over all rectangles is a sum of maxima, less a fixed linear function of P: a max pooling of
-two rows, kh apart (its dilation), followed by an average pooling, serves all the rectangles of one
-height. Their cost does not depend on kh and kw. onnxruntime keeps a block of 8 or 16 channels
-together in memory for convolutions and poolings, which makes both one vector instruction a
-rectangle, where elementwise operators on slices would copy the slices first.
+where P is the mean of the columns, summed over the rows above. A depthwise convolution with the
+weights -1 and +1, kh rows apart (its dilation), followed by ReLU and an average pooling, serves all
+the rectangles of one height. Their cost does not depend on kh and kw. onnxruntime joins convolution
+and ReLU and keeps a block of 8 or 16 channels together in memory for convolutions and poolings,
+where elementwise operators on slices would copy the slices first. A difference is rounded once, so
+a feature that no rectangle opens is exactly zero.
 
 All widths share one tensor P, (D, H + 1, W(W+1)/2): G is convolved to prefix sums down the columns
 and multiplied by a constant matrix of column bands, W x W(W+1)/2.
 
-What that is for one photo: products, bytes read and written, the time these would take at 50 G
-products and 80 GB a second (the rates of large matrix products and of the L2 cache there), and the
-time onnxruntime 1.32 reports for the operators, on one core of an AMD EPYC (AVX-512, 1 MB of L2):
+Milliseconds of CPU time of the operators for one photo, as onnxruntime 1.32 reports them, on one
+core of an Intel Xeon (AVX-512, 2 cores), lower quartiles of 180 runs:
 
-                   7x7x1280 (MobileNetV2)             13x13x512 (SqueezeNet 1.0)
-                   products  MB   at rates  measured  products  MB   at rates  measured
-    projection     80 M      7.0  1.6 ms    1.5 ms    44 M      1.7  0.9 ms    0.8 ms
-    prefix sums    0.3 M     0.5  0.01      0.03      0.6 M     0.7  0.01      0.05
-    bands          2.0 M     1.4  0.04      0.07      8.5 M     3.0  0.17      0.3
-    linear part    0.1 M     0.3  0.00      0.03      0.1 M     0.4  0.00      0.04
-    reordering     -         2.9  0.04      0.13      -         6.0  0.07      0.27
-    maxima         1.0 M     12   0.15      0.15      4.2 M     51   0.64      0.65
-    their means    1.0 M     4    0.05      0.08      4.2 M     17   0.21      0.27
+                              7x7x1280 (MobileNetV2)    13x13x512 (SqueezeNet 1.0)
+    projection                0.93                      0.50
+    prefix sums               0.03                      0.03
+    bands                     0.06                      0.19
+    reordering of channels    0.11                      0.27
+    differences and ReLU      0.29                      1.41
+    their means               0.09                      0.50
+    weighing the means        0.03                      0.04
 
-Milliseconds of CPU time of the whole network, lower quartile of runs that took turns, with
-`python -m experiments.deploy.onnx_latency --threads 1 --backbone NAME`:
+Milliseconds of CPU time of the whole network, lower quartiles of 80 runs that took turns, with
+`python -m experiments.deploy.onnx_latency --threads 1 --backbone NAME --rounds 80`:
 
-                      gap-fc    the projection alone    LCA
-    mobilenet-v2      7.83      9.01 (x 1.15)           9.47 (x 1.21)
-    squeezenet1-0     14.8      15.5 (x 1.05)           17.3 (x 1.17)
-    resnet50          81.3      84.3 (x 1.04)           84.9 (x 1.04)
+                     gap-fc    the projection alone    LCA
+    mobilenet-v2     6.46      7.11 (x 1.10)           7.65 (x 1.18)
+    squeezenet1-0    9.91      10.4 (x 1.05)           12.9 (x 1.30)
 
-Medians of elapsed time with two threads: x 1.19, 1.17 and 1.05, the projection alone x 1.12, 1.05
-and 1.04; with ResNeXt-101 32x8d, the paper's backbone, x 1.02 and 1.01.
-
-MobileNetV2 is 300 M products, so a projection at the speed of the machine's matrix products costs
-15 % before the first rectangle. Other formulations, measured once and not kept, to gap-fc: all
-rectangles as one matrix, 735 x 49, then ReLU and mean, x 1.42; a matrix along each axis, then ReLU
-and mean, x 1.35 (SqueezeNet: x 2.7); P made in (N, H, W, D), channels moved first afterwards,
-x 1.24.
+Other forms of the layer, to the time of this one at 7x7x1280 and 13x13x512, medians of 80 runs that
+took turns: rows as slices that are subtracted x 1.38 and 2.00; ReduceMean for the average pooling
+x 1.15 and 1.46; an average pooling of kh rows for prefix sums and differences x 0.99 and 1.15;
+bands by an average pooling a width x 1.19 and 1.22; a matrix along each axis x 1.45 and 2.41.
+Maxima of two rows less a linear function of P, x 0.98 and 0.97, cancel: at a bias of -1 they are
+off by 2.9e-5 and 2.7e-4 where this form is by 3.5e-7 and 2.0e-7 (256 and 64 channels). They also
+need a dilated max pooling, and OpenCV's classic engine ignores the dilation.
 """
 
 from __future__ import annotations
-
-from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -76,28 +67,35 @@ class FixedSizeLCA(nn.Module):
     bias: Tensor | None
     column_sums: Tensor
     bands: Tensor
-    linear: Tensor
+    difference: Tensor
     coefficients: Tensor
 
     def __init__(self, lca: LCA, map_size: tuple[int, int]) -> None:
         super().__init__()
         height, width = self.map_size = map_size
         sizes = resolve_kernel_sizes(height, width, lca.kernel_sizes)
-        rectangles = num_rectangles(height, width, sizes)
-        self.heights, widths, self.single_sizes, sign = _plan(sizes)
         self.out_features = lca.out_features
+        self.single_sizes, widths_of = _plan(sizes)
+        self.heights = list(widths_of)
 
         weight = lca.weight.detach()
         self.register_buffer("weight", weight[:, :, None, None].clone())
         self.register_buffer("bias", None if lca.bias is None else lca.bias.detach().clone())
         self.register_buffer("column_sums", weight.new_ones(lca.out_features, 1, height, 1))
-        bands = _bands(width, widths)
-        self.register_buffer("bands", bands.to(weight))
-        self.register_buffer(
-            "linear", _linear_weights(height, self.heights, bands, rectangles).to(weight)
-        )
-        coefficients = [(height + 1 - kh) * bands.shape[1] / kh for kh in self.heights]
-        coefficients += [sign * num_rectangles(height, width, (one,)) for one in self.single_sizes]
+        widths = sorted(set().union(*widths_of.values()))
+        self.register_buffer("bands", _bands(width, widths).to(weight))
+        difference = weight.new_tensor([-1.0, 1.0]).view(1, 1, 2, 1)
+        self.register_buffer("difference", difference.repeat(lca.out_features, 1, 1, 1))
+        for kh, some in widths_of.items():
+            selection = None if some == widths else _selection(width, widths, some).to(weight)
+            self.register_buffer(f"selection_{kh}", selection)
+
+        rectangles = num_rectangles(height, width, sizes)
+        coefficients = [float(num_rectangles(height, width, (one,))) for one in self.single_sizes]
+        coefficients += [
+            num_rectangles(height, width, tuple((kh, kw) for kw in some)) / kh
+            for kh, some in widths_of.items()
+        ]
         self.register_buffer(
             "coefficients", weight.new_tensor([[value / rectangles for value in coefficients]])
         )
@@ -105,18 +103,23 @@ class FixedSizeLCA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, D) for a feature map (N, C, H, W)."""
         projection = F.conv2d(x, self.weight, self.bias)
-        means = [_mean_relu(projection, size) for size in self.single_sizes]
-        if not self.heights:
-            return self._combine(means)
-        prefix = self._prefix_sums(projection)
-        bands = prefix @ self.bands
-        maxima = [_mean_maximum(bands, kh) for kh in self.heights]
-        return self._combine(maxima + means) - (prefix.flatten(2) @ self.linear).flatten(1)
+        if self.single_sizes:
+            return self._combine([_mean_relu(projection, size) for size in self.single_sizes])
+        bands = self._prefix_sums(projection) @ self.bands
+        return self._combine([self._mean_relu_of_bands(bands, kh) for kh in self.heights])
 
     def _prefix_sums(self, projection: Tensor) -> Tensor:
         """(N, D, H, W) -> (N, D, H + 1, W), sums over the first 0, 1, ... H rows."""
         padded = F.pad(projection, (0, 0, self.map_size[0], 0))
         return F.conv2d(padded, self.column_sums, groups=self.out_features)
+
+    def _mean_relu_of_bands(self, bands: Tensor, kh: int) -> Tensor:
+        """(N, D, H + 1, B) -> (N, D, 1, 1): mean relu of the differences of rows kh apart."""
+        sums = F.conv2d(bands, self.difference, dilation=(kh, 1), groups=self.out_features)
+        selection = getattr(self, f"selection_{kh}")
+        if selection is None:
+            return _mean(F.relu(sums))
+        return F.avg_pool2d(F.relu(sums), (sums.shape[2], 1)) @ selection
 
     def _combine(self, means: list[Tensor]) -> Tensor:
         """Weigh k means (N, D, 1, 1) by their coefficients: (N, D)."""
@@ -124,18 +127,16 @@ class FixedSizeLCA(nn.Module):
         return (self.coefficients @ stacked).flatten(1)
 
 
-def _plan(sizes: KernelSizes) -> tuple[list[int], list[int], list[tuple[int, int]], float]:
-    """Return heights and widths of a grid of kernel sizes, single sizes, and their sign.
+def _plan(sizes: KernelSizes) -> tuple[list[tuple[int, int]], dict[int, list[int]]]:
+    """Return kernel sizes to pool one by one, or else the widths of every height.
 
-    The kernel sizes are the grid without the single ones (-1), or, where they fill less than half
-    of their grid, the single ones alone (+1). The paper's are the full grid without 1x1.
+    One by one are those that fill less than half of the grid of their heights and widths.
     """
-    heights = sorted({kh for kh, _ in sizes})
-    widths = sorted({kw for _, kw in sizes})
-    missing = [size for size in product(heights, widths) if size not in sizes]
-    if len(missing) < len(sizes):
-        return heights, widths, missing, -1.0
-    return [], [], list(sizes), 1.0
+    widths_of: dict[int, list[int]] = {}
+    for kh, kw in sorted(sizes):
+        widths_of.setdefault(kh, []).append(kw)
+    grid = len(widths_of) * len({kw for _, kw in sizes})
+    return (list(sizes), {}) if 2 * len(sizes) <= grid else ([], widths_of)
 
 
 def _bands(width: int, widths: list[int]) -> Tensor:
@@ -149,23 +150,18 @@ def _bands(width: int, widths: list[int]) -> Tensor:
     return torch.stack(bands, dim=1) if bands else torch.zeros(width, 0, dtype=torch.float64)
 
 
-def _linear_weights(height: int, heights: list[int], bands: Tensor, rectangles: int) -> Tensor:
-    """Return the weight ((H + 1) * W, 1) of every prefix sum in the mean of P[a] / kh."""
-    rows = torch.tensor(
-        [sum(1 / kh for kh in heights if top + kh <= height) for top in range(height + 1)],
-        dtype=torch.float64,
-    )
-    return torch.outer(rows, bands.sum(dim=1)).reshape(-1, 1) / rectangles
-
-
-def _mean_maximum(bands: Tensor, kh: int) -> Tensor:
-    """(N, D, H + 1, B) -> (N, D, 1, 1): mean of the greater of every two rows kh apart."""
-    maxima = F.max_pool2d(bands, (2, 1), stride=1, dilation=(kh, 1))
-    return F.avg_pool2d(maxima, (bands.shape[2] - kh, bands.shape[3]))
+def _selection(width: int, widths: list[int], some: list[int]) -> Tensor:
+    """Return weights (bands, 1) that average the bands of some of the widths."""
+    chosen = torch.tensor([kw in some for kw in widths for _ in range(width - kw + 1)]).double()
+    return (chosen / chosen.sum()).unsqueeze(1)
 
 
 def _mean_relu(projection: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, D, H, W) -> (N, D, 1, 1): mean over the rectangles of one kernel size."""
     concepts = F.avg_pool2d(projection, size, stride=1) if size != (1, 1) else projection
-    rectified = F.relu(concepts)
+    return _mean(F.relu(concepts))
+
+
+def _mean(rectified: Tensor) -> Tensor:
+    """(N, D, H, W) -> (N, D, 1, 1)."""
     return F.avg_pool2d(rectified, (rectified.shape[2], rectified.shape[3]))

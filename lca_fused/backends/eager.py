@@ -72,7 +72,9 @@ class _GatedPooling(torch.autograd.Function):
             chunk = _accumulation(projection[rows, ..., columns])
             chunk_gate = _gate_map(chunk, kernel_sizes)
             gate[rows, ..., columns] = chunk_gate
-            pooled[rows, columns] = chunk_gate.mul_(chunk).sum(dim=(1, 2))
+            sums = chunk_gate.mul_(chunk).sum(dim=(1, 2))
+            # Of a column that hardly opens, rounding could leave less than zero.
+            pooled[rows, columns] = sums.clamp_(min=0) + _poison(chunk)
         return pooled, gate
 
     @staticmethod
@@ -105,12 +107,20 @@ class _GatedPooling(torch.autograd.Function):
 def _pool(g: Tensor, kernel_sizes: KernelSizes) -> Tensor:
     """(N, H, W, D) -> (N, D): mean over the rectangles of relu(mean over the rectangle)."""
     _, height, width, _ = g.shape
-    total = g.new_zeros(g.shape[0], g.shape[3])
+    total = _poison(g)
     for kh, widths, prefix in _bands(g, kernel_sizes):
         for kw in widths:
             rectangles = prefix[:, :, kw:] - prefix[:, :, : width + 1 - kw]
             total = total + rectangles.relu().sum(dim=(1, 2)) / (kh * kw)
     return total / num_rectangles(height, width, kernel_sizes)
+
+
+def _poison(g: Tensor) -> Tensor:
+    """(N, H, W, D) -> (N, D): zero, or NaN for a column that holds NaN or an infinity.
+
+    Infinities may cancel to NaN in a prefix sum or close a rectangle and so leave a plausible sum.
+    """
+    return g.sum(dim=(1, 2)) * 0
 
 
 def _gate_map(g: Tensor, kernel_sizes: KernelSizes) -> Tensor:

@@ -186,7 +186,7 @@ def pool_scratch(height: int, width: int) -> int:
 
 def pool_with_gate_scratch(height: int, width: int) -> int:
     """Return how many lanes `pool_with_gate` needs as scratch memory."""
-    return 2 * height * width + (width + 1 + PADDING) + (width + 1) + width
+    return 2 * height * width + height * (width + 1 + PADDING) + (width + 1)
 
 
 @_jit
@@ -227,48 +227,47 @@ def pool_with_gate(  # type: ignore
 
     A rectangle adds its weight to the positions it holds. Along W that is a step up and a step
     down; the steps of a band are collected in `steps` and summed up once a row. Along H, a row
-    is held by the bands from a given top that reach it: all of them, in `started`, less those
-    that end above, in `ended`.
+    is held by the bands from a given top that reach it, and the tallest come first: `steps` then
+    holds just these when the band that ends with the row has been added. Nothing is subtracted
+    again, which would leave rounding errors at positions that no open rectangle holds.
     """
     height, width, features = size
     lanes = tail.size
     blocks = (features + lanes - 1) // lanes
+    ends = (width + 1 + PADDING) * lanes
     rows = scratch[: height * width * lanes]
-    ended = scratch[rows.size : 2 * rows.size]
-    rest = scratch[2 * rows.size :]
-    prefix = rest[: (width + 1 + PADDING) * lanes]
-    steps = rest[prefix.size : prefix.size + (width + 1) * lanes]
-    started = rest[prefix.size + steps.size :]
-    _pad(prefix, width, lanes)
+    held = scratch[rows.size : 2 * rows.size]
+    prefixes = scratch[2 * rows.size : 2 * rows.size + height * ends]
+    steps = scratch[2 * rows.size + prefixes.size :]
+    for i in range(height):
+        _pad(prefixes[i * ends :], width, lanes)
     mean = splat(scratch, 1.0 / (height * width))
     for block in range(first, last):
         image, column = block // blocks, block % blocks * lanes
         start = image * height * width * features + column
         columns = min(lanes, features - column)
-        _sum_rows(projection, start, size, columns, tail, rows)
-        _clear(ended, 0, height * width, lanes)
-        _clear(started, 0, width, lanes)
-        total = splat(scratch, 0.0)
+        total = _sum_rows(projection, start, size, columns, tail, rows)
+        _clear(held, 0, height * width, lanes)
         for top in range(height):
-            _clear(prefix, 0, width + 1, lanes)
+            _stack_bands(prefixes, rows, top, height, width, lanes)
             _clear(steps, 0, width + 1, lanes)
-            for kh in range(1, height - top + 1):
-                _add_row(prefix, rows, top + kh - 1, width, lanes)
+            for kh in range(height - top, 0, -1):
+                prefix = prefixes[(kh - 1) * ends : kh * ends]
                 _step_band(prefix, steps, width, weights, reach, kh, lanes)
-                if top + kh < height:
-                    _add_steps(ended, (top + kh) * width, steps, width, lanes)
-            _add_steps(started, 0, steps, width, lanes)
+                _add_steps(held, (top + kh - 1) * width, steps, width, lanes)
             level = splat(scratch, 0.0)
             row_total = splat(scratch, 0.0)
             for j in range(width):
                 position = top * width + j
-                step = sub(load(started, j * lanes), load(ended, position * lanes))
-                level = add(level, step)
+                level = add(level, load(held, position * lanes))
                 at = start + position * features
                 row_total = add(row_total, mul(level, _read(projection, at, columns, tail)))
                 _write(gate, at, level, columns, tail)
             total = add(total, row_total)
-        store(pooled, block * lanes, mul(total, mean))
+        average = mul(total, mean)
+        zero = splat(scratch, 0.0)
+        # Of a column that hardly opens, rounding could leave less than zero.
+        store(pooled, block * lanes, add_where_greater(zero, average, average, zero))
 
 
 @_inlined
@@ -360,6 +359,22 @@ def _add_row(prefix, rows, row, width, lanes):
     for j in range(width):
         at = (j + 1) * lanes
         store(prefix, at, add(load(prefix, at), load(rows, (row * width + j) * lanes)))
+
+
+@_inlined
+def _stack_bands(prefixes, rows, top, height, width, lanes):
+    """Write the prefix sums of the bands that start at row `top`, one after the other."""
+    ends = (width + 1 + PADDING) * lanes
+    _clear(prefixes, 0, 1, lanes)
+    for j in range(width):
+        store(prefixes, (j + 1) * lanes, load(rows, (top * width + j) * lanes))
+    for kh in range(2, height - top + 1):
+        band = (kh - 1) * ends
+        _clear(prefixes[band:], 0, 1, lanes)
+        for j in range(width):
+            at = band + (j + 1) * lanes
+            row = ((top + kh - 1) * width + j) * lanes
+            store(prefixes, at, add(load(prefixes, at - ends), load(rows, row)))
 
 
 @_inlined
