@@ -21,10 +21,15 @@ SMALL_MAP = 64
 SMALL_MAP_WITH_GATE = 49
 SMALL_MAP_ELSEWHERE = 49
 SMALL_MAP_WITH_GATE_ELSEWHERE = 36
-# Widest map whose bands are unrolled as a whole, without the gate map; wider ones, and those with
-# it from the second width on, are cut into chunks. Registers and compile time set both.
+# Widest map whose bands are unrolled as a whole, without and with the gate map; wider ones are cut
+# into chunks. Registers and compile time set both.
 WIDEST_WHOLE = 32
+WIDEST_WHOLE_WITH_GATE = 16
 WIDEST_CHUNK = 16
+# Largest map of bands whose sums packed halves hold to twice the error of torch in bfloat16.
+LARGEST_MAP_IN_HALVES = 28 * 28
+# Programs of `COLUMNS` threads that a multiprocessor should have, to hide what loads take.
+PROGRAMS_OF_BANDS = 4
 # Of a program where there is work for every multiprocessor; one thread a column.
 COLUMNS = 128
 # Of a large GPU; fewer programs than that leave some idle.
@@ -189,6 +194,40 @@ def _max_registers(height: int, width: int, gate: bool, gpu: Gpu) -> int | None:
 
 def chunk(width: int, gate: bool) -> int:
     """Columns of a map that are unrolled together: all of them, or about equal parts."""
-    if width <= (WIDEST_CHUNK if gate else WIDEST_WHOLE):
+    if width <= (WIDEST_WHOLE_WITH_GATE if gate else WIDEST_WHOLE):
         return width
     return math.ceil(width / math.ceil(width / WIDEST_CHUNK))
+
+
+def splits(columns: int, height: int) -> int:
+    """Programs that share the top rows of a column, without the gate map; a power of two.
+
+    As many as give every multiprocessor enough programs, each of two top rows at least.
+
+    Args:
+        columns: threads that take a column or two each, over all images and features.
+        height: rows of the map, as the kernels see it.
+    """
+    programs = math.ceil(columns / COLUMNS)
+    wanted = PROGRAMS_OF_BANDS * MULTIPROCESSORS // programs
+    most = min(wanted, height // 2)
+    return 1 << (most.bit_length() - 1) if most > 1 else 1
+
+
+def halves(height: int, width: int, d: int, dtype: torch.dtype, gpu: Gpu) -> bool:
+    """Whether bands are summed in packed halves, two columns a thread.
+
+    Only GPUs that take two halves an instruction at full rate gain by it.
+    """
+    packs = gpu.capability in (80, 90, 100)
+    fits = height * width <= LARGEST_MAP_IN_HALVES and d % 2 == 0
+    return packs and fits and dtype == torch.bfloat16
+
+
+def arithmetic(dtype: torch.dtype, gate: bool, halves: bool, gpu: Gpu) -> str:
+    """How bands are summed up: see arithmetic.py. With the gate map sums are only compared."""
+    if halves:
+        return "halves"
+    if gate or dtype == torch.float64 or gpu.capability is None:
+        return "maximum"
+    return "saturated" if dtype == torch.float32 else "fixed point"

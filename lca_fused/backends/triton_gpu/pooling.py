@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lca_fused.backends.triton_gpu import dispatch
 from lca_fused.backends.triton_gpu.dispatch import Tile, in_registers
 from lca_fused.backends.triton_gpu.large_map import pool_large_map
 from lca_fused.backends.triton_gpu.launch import gpu_of, on_device_of
@@ -35,5 +36,6 @@ def pool(
         if in_registers(height, width, gate, gpu_of(projection)):
             pool_small_map(projection, pooled, gate_map, kernel_sizes, tile)
         else:
-            pool_large_map(projection, pooled, gate_map, kernel_sizes)
+            halves = dispatch.halves(height, width, d, projection.dtype, gpu_of(projection))
+            pool_large_map(projection, pooled, gate_map, kernel_sizes, halves=halves)
     return pooled, gate_map
