@@ -54,9 +54,7 @@ def column_scales(
     if ARITHMETIC == "maximum":
         return _unscaled(values, inside, no_lanes, H, stride_h, stride_w, W, CHUNK)
     else:
-        largest = _largest(
-            values, inside, no_lanes, H, stride_h, stride_w, W, CHUNK, ARITHMETIC
-        )
+        largest = _largest(values, inside, no_lanes, H, stride_h, stride_w, W, CHUNK, ARITHMETIC)
         factors = ()
         inverses = ()
         for lane in tl.static_range(len(largest)):
@@ -159,14 +157,19 @@ def rows_of_two_chunks(
     The others start `distance` columns behind `row`. A rectangle from the first chunk into the last
     one is a suffix plus a prefix.
     """
-    between = no_lanes
-    for j in range(FIRST, distance):
-        raw = tl.load(row + j * stride_w, mask=inside, other=0)
-        between = add_scaled(between, raw, factors, ARITHMETIC)
-    left = suffix_values(row, no_lanes, factors, inside, stride_w, FIRST, BOUND, ARITHMETIC)
-    right = prefix_values(
-        row + distance * stride_w, between, factors, inside, stride_w, LAST, BOUND, ARITHMETIC
-    )
+    left = no_values(no_lanes, FIRST, ARITHMETIC)
+    right = no_values(no_lanes, LAST, ARITHMETIC)
+    # Always. What an `if` gives is opaque to the compiler's layout analysis, which would otherwise
+    # walk all that is made of a row for each of its loads: half the compile time.
+    if distance > 0:
+        between = no_lanes
+        for j in range(FIRST, distance):
+            raw = tl.load(row + j * stride_w, mask=inside, other=0)
+            between = add_scaled(between, raw, factors, ARITHMETIC)
+        left = suffix_values(row, no_lanes, factors, inside, stride_w, FIRST, BOUND, ARITHMETIC)
+        right = prefix_values(
+            row + distance * stride_w, between, factors, inside, stride_w, LAST, BOUND, ARITHMETIC
+        )
     return left, right
 
 

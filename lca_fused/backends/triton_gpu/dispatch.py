@@ -192,11 +192,12 @@ def _max_registers(height: int, width: int, gate: bool, gpu: Gpu) -> int | None:
     return 128 if gpu.capability == 90 and height * width <= 49 and not gate else None
 
 
-def chunk(width: int, gate: bool) -> int:
+def chunks(width: int, gate: bool) -> list[int]:
     """Columns of a map that are unrolled together: all of them, or about equal parts."""
     if width <= (WIDEST_WHOLE_WITH_GATE if gate else WIDEST_WHOLE):
-        return width
-    return math.ceil(width / math.ceil(width / WIDEST_CHUNK))
+        return [width]
+    count = math.ceil(width / WIDEST_CHUNK)
+    return [(width + place) // count for place in reversed(range(count))]
 
 
 def splits(columns: int, height: int) -> int:

@@ -28,7 +28,7 @@ from lca_fused.backends.triton_gpu.bands import (
 )
 
 
-@triton.jit(do_not_specialize=["columns", "splits"])  # or batches of other sizes compile it again
+@triton.jit(do_not_specialize=["columns", "splits", "start"])  # or they compile it again
 def sum_within_kernel(
     values_ptr,  # (N, H, W, D)
     part_ptr,  # (splits, N * D)
@@ -37,14 +37,13 @@ def sum_within_kernel(
     columns,  # N * D, in elements
     splits,  # programs of a column
     H,
-    first,  # column of the first chunk
-    until,  # column behind the last chunk
+    start,  # column of the chunk
     rectangles,
     D: tl.constexpr,
     stride_h: tl.constexpr,
     stride_w: tl.constexpr,
     W: tl.constexpr,
-    SIZE: tl.constexpr,  # of a chunk
+    SIZE: tl.constexpr,  # of the chunk
     BOUND: tl.constexpr,
     ARITHMETIC: tl.constexpr,
     DTYPE: tl.constexpr,
@@ -61,29 +60,28 @@ def sum_within_kernel(
     totals = zero
     for turn in range(tl.cdiv(H, 2 * splits)):
         top = _top_of_turn(turn, tl.program_id(1), splits)
-        for start in range(first, until, SIZE):
-            upper = no_values(zero, SIZE, ARITHMETIC)
-            lower = no_values(zero, SIZE, ARITHMETIC)
-            for bottom in range(top, H):
-                row = prefix_values(
-                    values + bottom * stride_h + start * stride_w, zero, factors, inside, stride_w,
-                    SIZE, BOUND, ARITHMETIC,
-                )  # fmt: skip
-                kh = bottom - top
-                upper = add_bands(upper, row, ARITHMETIC)
-                amount = _amount_within(zero[0], upper, width_weight_ptr + kh * W, ARITHMETIC)
-                totals = add_lanes(totals, amount, tl.load(height_weight_ptr + kh))
-                if bottom > top:
-                    lower = add_bands(lower, row, ARITHMETIC)
-                    weights = width_weight_ptr + (kh - 1) * W
-                    amount = _amount_within(zero[0], lower, weights, ARITHMETIC)
-                    totals = add_lanes(totals, amount, tl.load(height_weight_ptr + kh - 1))
+        upper = no_values(zero, SIZE, ARITHMETIC)
+        lower = no_values(zero, SIZE, ARITHMETIC)
+        for bottom in range(top, H):
+            row = prefix_values(
+                values + bottom * stride_h + start * stride_w, zero, factors, inside, stride_w,
+                SIZE, BOUND, ARITHMETIC,
+            )  # fmt: skip
+            kh = bottom - top
+            upper = add_bands(upper, row, ARITHMETIC)
+            amount = _amount_within(zero[0], upper, width_weight_ptr + kh * W, ARITHMETIC)
+            totals = add_lanes(totals, amount, tl.load(height_weight_ptr + kh))
+            if bottom > top:
+                lower = add_bands(lower, row, ARITHMETIC)
+                weights = width_weight_ptr + (kh - 1) * W
+                amount = _amount_within(zero[0], lower, weights, ARITHMETIC)
+                totals = add_lanes(totals, amount, tl.load(height_weight_ptr + kh - 1))
     part_ptr += tl.program_id(1).to(tl.int64) * columns * len(zero)
     mean = 1.0 / (zero[0] + rectangles)  # in DTYPE, as a float argument is a float32
     store_lanes(part_ptr, column, totals, inverses, mean, inside)
 
 
-@triton.jit(do_not_specialize=["columns", "splits"])
+@triton.jit(do_not_specialize=["columns", "splits", "start", "last"])
 def sum_across_kernel(
     values_ptr,  # (N, H, W, D)
     part_ptr,  # (splits, N * D)
@@ -92,15 +90,15 @@ def sum_across_kernel(
     columns,
     splits,
     H,
-    first_last,  # the least column of a chunk in which rectangles end
-    until,  # behind the greatest one
+    start,  # column of the first chunk
+    last,  # column of the last chunk
     rectangles,
     D: tl.constexpr,
     stride_h: tl.constexpr,
     stride_w: tl.constexpr,
     W: tl.constexpr,
-    FIRST: tl.constexpr,  # columns of a chunk in which rectangles start
-    LAST: tl.constexpr,  # columns of a chunk in which they end
+    FIRST: tl.constexpr,  # columns of the chunk in which rectangles start
+    LAST: tl.constexpr,  # columns of the chunk in which they end
     BOUND: tl.constexpr,
     ARITHMETIC: tl.constexpr,
     DTYPE: tl.constexpr,
@@ -114,35 +112,31 @@ def sum_across_kernel(
     factors, inverses = column_scales(
         values, inside, zero, H, stride_h, stride_w, W, FIRST, BOUND, ARITHMETIC
     )
+    distance = last - start
     totals = zero
     for turn in range(tl.cdiv(H, 2 * splits)):
         top = _top_of_turn(turn, tl.program_id(1), splits)
-        for last in range(first_last, until, FIRST):
-            for start in range(0, last, FIRST):
-                distance = last - start
-                upper_left = no_values(zero, FIRST, ARITHMETIC)
-                upper_right = no_values(zero, LAST, ARITHMETIC)
-                lower_left = no_values(zero, FIRST, ARITHMETIC)
-                lower_right = no_values(zero, LAST, ARITHMETIC)
-                for bottom in range(top, H):
-                    row_left, row_right = rows_of_two_chunks(
-                        values + bottom * stride_h + start * stride_w, distance, zero, factors,
-                        inside, stride_w, FIRST, LAST, BOUND, ARITHMETIC,
-                    )  # fmt: skip
-                    kh = bottom - top
-                    weights = width_weight_ptr + kh * W + distance
-                    upper_left = add_bands(upper_left, row_left, ARITHMETIC)
-                    upper_right = add_bands(upper_right, row_right, ARITHMETIC)
-                    amount = _amount_across(zero[0], upper_left, upper_right, weights, ARITHMETIC)
-                    totals = add_lanes(totals, amount, tl.load(height_weight_ptr + kh))
-                    if bottom > top:
-                        weights -= W
-                        lower_left = add_bands(lower_left, row_left, ARITHMETIC)
-                        lower_right = add_bands(lower_right, row_right, ARITHMETIC)
-                        amount = _amount_across(
-                            zero[0], lower_left, lower_right, weights, ARITHMETIC
-                        )
-                        totals = add_lanes(totals, amount, tl.load(height_weight_ptr + kh - 1))
+        upper_left = no_values(zero, FIRST, ARITHMETIC)
+        upper_right = no_values(zero, LAST, ARITHMETIC)
+        lower_left = no_values(zero, FIRST, ARITHMETIC)
+        lower_right = no_values(zero, LAST, ARITHMETIC)
+        for bottom in range(top, H):
+            row_left, row_right = rows_of_two_chunks(
+                values + bottom * stride_h + start * stride_w, distance, zero, factors,
+                inside, stride_w, FIRST, LAST, BOUND, ARITHMETIC,
+            )  # fmt: skip
+            kh = bottom - top
+            weights = width_weight_ptr + kh * W + distance
+            upper_left = add_bands(upper_left, row_left, ARITHMETIC)
+            upper_right = add_bands(upper_right, row_right, ARITHMETIC)
+            amount = _amount_across(zero[0], upper_left, upper_right, weights, ARITHMETIC)
+            totals = add_lanes(totals, amount, tl.load(height_weight_ptr + kh))
+            if bottom > top:
+                weights -= W
+                lower_left = add_bands(lower_left, row_left, ARITHMETIC)
+                lower_right = add_bands(lower_right, row_right, ARITHMETIC)
+                amount = _amount_across(zero[0], lower_left, lower_right, weights, ARITHMETIC)
+                totals = add_lanes(totals, amount, tl.load(height_weight_ptr + kh - 1))
     part_ptr += tl.program_id(1).to(tl.int64) * columns * len(zero)
     mean = 1.0 / (zero[0] + rectangles)
     store_lanes(part_ptr, column, totals, inverses, mean, inside)
@@ -192,9 +186,8 @@ def _amount_across(like, left, right, weights, ARITHMETIC: tl.constexpr):
     LAST: tl.constexpr = len(right)
     amount = no_values((like,), 1, ARITHMETIC)[0]
     for lead in tl.static_range(1 - FIRST, LAST):
-        FROM: tl.constexpr = max(0, -lead)
-        same_width = relu_of_sum(right[FROM + lead], left[FROM], ARITHMETIC)
-        for start in tl.static_range(FROM + 1, min(FIRST, LAST - lead)):
+        same_width = relu_of_sum(right[max(0, lead)], left[max(0, -lead)], ARITHMETIC)
+        for start in tl.static_range(max(0, -lead) + 1, min(FIRST, LAST - lead)):
             rectangle = relu_of_sum(right[start + lead], left[start], ARITHMETIC)
             same_width = add_amounts(same_width, rectangle, ARITHMETIC)
         amount = _add_weighted(amount, same_width, weights + lead, ARITHMETIC)

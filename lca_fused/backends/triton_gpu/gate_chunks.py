@@ -36,7 +36,7 @@ from lca_fused.backends.triton_gpu.gate_bands import (
 )
 
 
-@triton.jit(do_not_specialize=["columns"])  # or batches of other sizes would compile it again
+@triton.jit(do_not_specialize=["columns", "start"])  # or they compile it again
 def gate_within_kernel(
     values_ptr,  # (N, H, W, D)
     part_ptr,  # (N, D): these rectangles' part of the mean
@@ -45,14 +45,13 @@ def gate_within_kernel(
     height_weight_ptr,  # (H,): 1 / kh
     columns,  # N * D, in elements
     H,
-    first,  # column of the first chunk
-    until,  # column behind the last chunk
+    start,  # column of the chunk
     rectangles,
     D: tl.constexpr,
     stride_h: tl.constexpr,
     stride_w: tl.constexpr,
     W: tl.constexpr,
-    SIZE: tl.constexpr,  # of a chunk
+    SIZE: tl.constexpr,  # of the chunk
     BOUND: tl.constexpr,
     ARITHMETIC: tl.constexpr,
     DTYPE: tl.constexpr,
@@ -67,47 +66,46 @@ def gate_within_kernel(
         values_ptr + offset, inside, zero, H, stride_h, stride_w, W, SIZE, BOUND, ARITHMETIC
     )
     totals = zero
-    for start in range(first, until, SIZE):
-        values = values_ptr + offset + start * stride_w
-        steps = steps_ptr + offset + start * stride_w
-        room = inside & (start + SIZE < W)  # for the step behind the chunk
-        started = no_values(zero, SIZE + 1, ARITHMETIC)
-        for top in range(0, H, 2):
-            upper = no_values(zero, SIZE, ARITHMETIC)
-            lower = no_values(zero, SIZE, ARITHMETIC)
-            running = no_values(zero, SIZE + 1, ARITHMETIC)
-            lower_running = no_values(zero, SIZE + 1, ARITHMETIC)
-            for bottom in range(top, H):
-                row = prefix_values(
-                    values + bottom * stride_h, zero, factors, inside, stride_w, SIZE, BOUND,
-                    ARITHMETIC,
+    values = values_ptr + offset + start * stride_w
+    steps = steps_ptr + offset + start * stride_w
+    room = inside & (start + SIZE < W)  # for the step behind the chunk
+    started = no_values(zero, SIZE + 1, ARITHMETIC)
+    for top in range(0, H, 2):
+        upper = no_values(zero, SIZE, ARITHMETIC)
+        lower = no_values(zero, SIZE, ARITHMETIC)
+        running = no_values(zero, SIZE + 1, ARITHMETIC)
+        lower_running = no_values(zero, SIZE + 1, ARITHMETIC)
+        for bottom in range(top, H):
+            row = prefix_values(
+                values + bottom * stride_h, zero, factors, inside, stride_w, SIZE, BOUND,
+                ARITHMETIC,
+            )  # fmt: skip
+            kh = bottom - top
+            upper = add_bands(upper, row, ARITHMETIC)
+            totals, running = add_band(
+                totals, running, upper, width_weight_ptr + kh * W, height_weight_ptr + kh,
+                ARITHMETIC,
+            )  # fmt: skip
+            if bottom > top:
+                lower = add_bands(lower, row, ARITHMETIC)
+                totals, lower_running = add_band(
+                    totals, lower_running, lower, width_weight_ptr + (kh - 1) * W,
+                    height_weight_ptr + kh - 1, ARITHMETIC,
                 )  # fmt: skip
-                kh = bottom - top
-                upper = add_bands(upper, row, ARITHMETIC)
-                totals, running = add_band(
-                    totals, running, upper, width_weight_ptr + kh * W, height_weight_ptr + kh,
-                    ARITHMETIC,
-                )  # fmt: skip
-                if bottom > top:
-                    lower = add_bands(lower, row, ARITHMETIC)
-                    totals, lower_running = add_band(
-                        totals, lower_running, lower, width_weight_ptr + (kh - 1) * W,
-                        height_weight_ptr + kh - 1, ARITHMETIC,
-                    )  # fmt: skip
-                if bottom + 1 < H:
-                    ended = add_bands(running, lower_running, ARITHMETIC)
-                    below = steps + (bottom + 1) * stride_h
-                    _subtract_from_row(below, ended, inside, room, stride_w, ARITHMETIC)
-            started = add_bands(started, running, ARITHMETIC)
-            _add_to_row(steps + top * stride_h, started, inside, room, stride_w, ARITHMETIC)
-            if top + 1 < H:
-                started = add_bands(started, lower_running, ARITHMETIC)
-                _add_to_row(steps + (top + 1) * stride_h, started, inside, room, stride_w, ARITHMETIC)
+            if bottom + 1 < H:
+                ended = add_bands(running, lower_running, ARITHMETIC)
+                below = steps + (bottom + 1) * stride_h
+                _subtract_from_row(below, ended, inside, room, stride_w, ARITHMETIC)
+        started = add_bands(started, running, ARITHMETIC)
+        _add_to_row(steps + top * stride_h, started, inside, room, stride_w, ARITHMETIC)
+        if top + 1 < H:
+            started = add_bands(started, lower_running, ARITHMETIC)
+            _add_to_row(steps + (top + 1) * stride_h, started, inside, room, stride_w, ARITHMETIC)
     mean = 1.0 / (zero[0] + rectangles)  # in DTYPE, as a float argument is a float32
     store_lanes(part_ptr, column, totals, inverses, mean, inside)
 
 
-@triton.jit(do_not_specialize=["columns"])
+@triton.jit(do_not_specialize=["columns", "start", "last"])
 def gate_across_kernel(
     values_ptr,  # (N, H, W, D)
     part_ptr,  # (N, D): these rectangles' part of the mean
@@ -116,15 +114,15 @@ def gate_across_kernel(
     height_weight_ptr,
     columns,
     H,
-    first_last,  # the least column of a chunk in which rectangles end
-    until,  # behind the greatest one
+    start,  # column of the first chunk
+    last,  # column of the last chunk
     rectangles,
     D: tl.constexpr,
     stride_h: tl.constexpr,
     stride_w: tl.constexpr,
     W: tl.constexpr,
-    FIRST: tl.constexpr,  # columns of a chunk in which rectangles start
-    LAST: tl.constexpr,  # columns of a chunk in which they end
+    FIRST: tl.constexpr,  # columns of the chunk in which rectangles start
+    LAST: tl.constexpr,  # columns of the chunk in which they end
     BOUND: tl.constexpr,
     ARITHMETIC: tl.constexpr,
     DTYPE: tl.constexpr,
@@ -139,65 +137,57 @@ def gate_across_kernel(
         values_ptr + offset, inside, zero, H, stride_h, stride_w, W, FIRST, BOUND, ARITHMETIC
     )
     totals = zero
-    for last in range(first_last, until, FIRST):
-        behind = steps_ptr + offset + (last + 1) * stride_w
-        room = inside & (last + LAST < W)  # for the step behind the last chunk
-        for start in range(0, last, FIRST):
-            values = values_ptr + offset + start * stride_w
-            steps = steps_ptr + offset + start * stride_w
-            up_started = no_values(zero, FIRST, ARITHMETIC)
-            down_started = no_values(zero, LAST, ARITHMETIC)
-            for top in range(0, H, 2):
-                left = no_values(zero, FIRST, ARITHMETIC)
-                right = no_values(zero, LAST, ARITHMETIC)
-                up = no_values(zero, FIRST, ARITHMETIC)
-                down = no_values(zero, LAST, ARITHMETIC)
-                lower_left = no_values(zero, FIRST, ARITHMETIC)
-                lower_right = no_values(zero, LAST, ARITHMETIC)
-                lower_up = no_values(zero, FIRST, ARITHMETIC)
-                lower_down = no_values(zero, LAST, ARITHMETIC)
-                for bottom in range(top, H):
-                    row_left, row_right = rows_of_two_chunks(
-                        values + bottom * stride_h, last - start, zero, factors, inside, stride_w,
-                        FIRST, LAST, BOUND, ARITHMETIC,
-                    )  # fmt: skip
-                    kh = bottom - top
-                    weights = width_weight_ptr + kh * W + (last - start)
-                    left = add_bands(left, row_left, ARITHMETIC)
-                    right = add_bands(right, row_right, ARITHMETIC)
-                    totals, up, down = _add_across(
-                        totals, up, down, left, right, weights, height_weight_ptr + kh, ARITHMETIC
-                    )
-                    if bottom > top:
-                        lower_left = add_bands(lower_left, row_left, ARITHMETIC)
-                        lower_right = add_bands(lower_right, row_right, ARITHMETIC)
-                        totals, lower_up, lower_down = _add_across(
-                            totals, lower_up, lower_down, lower_left, lower_right, weights - W,
-                            height_weight_ptr + kh - 1, ARITHMETIC,
-                        )  # fmt: skip
-                    if bottom + 1 < H:
-                        below = (bottom + 1) * stride_h
-                        ended = add_bands(up, lower_up, ARITHMETIC)
-                        _subtract_from_row(
-                            steps + below, ended, inside, inside, stride_w, ARITHMETIC
-                        )
-                        ended = add_bands(down, lower_down, ARITHMETIC)
-                        _add_to_row(behind + below, ended, inside, room, stride_w, ARITHMETIC)
-                row_top = top * stride_h
-                up_started = add_bands(up_started, up, ARITHMETIC)
-                down_started = add_bands(down_started, down, ARITHMETIC)
-                _add_to_row(steps + row_top, up_started, inside, inside, stride_w, ARITHMETIC)
-                _subtract_from_row(
-                    behind + row_top, down_started, inside, room, stride_w, ARITHMETIC
-                )
-                if top + 1 < H:
-                    row_top += stride_h
-                    up_started = add_bands(up_started, lower_up, ARITHMETIC)
-                    down_started = add_bands(down_started, lower_down, ARITHMETIC)
-                    _add_to_row(steps + row_top, up_started, inside, inside, stride_w, ARITHMETIC)
-                    _subtract_from_row(
-                        behind + row_top, down_started, inside, room, stride_w, ARITHMETIC
-                    )
+    behind = steps_ptr + offset + (last + 1) * stride_w
+    room = inside & (last + LAST < W)  # for the step behind it
+    values = values_ptr + offset + start * stride_w
+    steps = steps_ptr + offset + start * stride_w
+    up_started = no_values(zero, FIRST, ARITHMETIC)
+    down_started = no_values(zero, LAST, ARITHMETIC)
+    for top in range(0, H, 2):
+        left = no_values(zero, FIRST, ARITHMETIC)
+        right = no_values(zero, LAST, ARITHMETIC)
+        up = no_values(zero, FIRST, ARITHMETIC)
+        down = no_values(zero, LAST, ARITHMETIC)
+        lower_left = no_values(zero, FIRST, ARITHMETIC)
+        lower_right = no_values(zero, LAST, ARITHMETIC)
+        lower_up = no_values(zero, FIRST, ARITHMETIC)
+        lower_down = no_values(zero, LAST, ARITHMETIC)
+        for bottom in range(top, H):
+            row_left, row_right = rows_of_two_chunks(
+                values + bottom * stride_h, last - start, zero, factors, inside, stride_w,
+                FIRST, LAST, BOUND, ARITHMETIC,
+            )  # fmt: skip
+            kh = bottom - top
+            weights = width_weight_ptr + kh * W + (last - start)
+            left = add_bands(left, row_left, ARITHMETIC)
+            right = add_bands(right, row_right, ARITHMETIC)
+            totals, up, down = _add_across(
+                totals, up, down, left, right, weights, height_weight_ptr + kh, ARITHMETIC
+            )
+            if bottom > top:
+                lower_left = add_bands(lower_left, row_left, ARITHMETIC)
+                lower_right = add_bands(lower_right, row_right, ARITHMETIC)
+                totals, lower_up, lower_down = _add_across(
+                    totals, lower_up, lower_down, lower_left, lower_right, weights - W,
+                    height_weight_ptr + kh - 1, ARITHMETIC,
+                )  # fmt: skip
+            if bottom + 1 < H:
+                below = (bottom + 1) * stride_h
+                ended = add_bands(up, lower_up, ARITHMETIC)
+                _subtract_from_row(steps + below, ended, inside, inside, stride_w, ARITHMETIC)
+                ended = add_bands(down, lower_down, ARITHMETIC)
+                _add_to_row(behind + below, ended, inside, room, stride_w, ARITHMETIC)
+        row_top = top * stride_h
+        up_started = add_bands(up_started, up, ARITHMETIC)
+        down_started = add_bands(down_started, down, ARITHMETIC)
+        _add_to_row(steps + row_top, up_started, inside, inside, stride_w, ARITHMETIC)
+        _subtract_from_row(behind + row_top, down_started, inside, room, stride_w, ARITHMETIC)
+        if top + 1 < H:
+            row_top += stride_h
+            up_started = add_bands(up_started, lower_up, ARITHMETIC)
+            down_started = add_bands(down_started, lower_down, ARITHMETIC)
+            _add_to_row(steps + row_top, up_started, inside, inside, stride_w, ARITHMETIC)
+            _subtract_from_row(behind + row_top, down_started, inside, room, stride_w, ARITHMETIC)
     mean = 1.0 / (zero[0] + rectangles)
     store_lanes(part_ptr, column, totals, inverses, mean, inside)
 

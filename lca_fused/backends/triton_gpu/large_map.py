@@ -8,6 +8,7 @@ sum of a suffix of the first, the columns between, and a prefix of the second.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def pool_large_map(
     bands = _Bands.of(projection, kernel_sizes, gate_map is not None, halves)
     if gate_map is None:
         _pool(bands, pooled, splits or dispatch.splits(bands.columns, bands.height))
-    elif bands.chunk == bands.width:
+    elif len(bands.chunks) == 1:
         _pool_with_gate_map(bands, pooled, gate_map)
     else:
         _pool_with_gate_map_in_chunks(bands, pooled, gate_map)
@@ -69,7 +70,7 @@ class _Bands:
     columns: int  # over all images, in elements
     height: int
     width: int
-    chunk: int
+    chunks: list[int]  # their columns
     rectangles: int
     weights: tuple[Tensor, Tensor]  # of widths and of heights
     layout: dict[str, Any]  # where the kernels find a column, and how a thread holds it
@@ -80,7 +81,7 @@ class _Bands:
         cls, projection: Tensor, kernel_sizes: KernelSizes | None, gate: bool, halves: bool
     ) -> _Bands:
         transposed, height, width, kernel_sizes = orientation(*projection.shape[1:3], kernel_sizes)
-        chunk = dispatch.chunk(width, gate)
+        chunks = dispatch.chunks(width, gate)
         summed_in = torch.float64 if projection.dtype == torch.float64 else torch.float32
         widths, heights, rectangles = weight_tables(
             height, width, kernel_sizes, projection.device, summed_in, halves
@@ -88,13 +89,13 @@ class _Bands:
         values = _pairs(projection) if halves else projection
         n, _, _, d = values.shape
         arithmetic = dispatch.arithmetic(projection.dtype, gate, halves, gpu_of(projection))
-        most = 4 * chunk * height * width if halves else height * width
+        most = 4 * chunks[0] * height * width if halves else height * width
         return cls(
             values=values,
             columns=n * d,
             height=height,
             width=width,
-            chunk=chunk,
+            chunks=chunks,
             rectangles=rectangles,
             weights=(widths, heights),
             layout={
@@ -115,40 +116,31 @@ class _Bands:
         """Of `COLUMNS` threads, which take an element each."""
         return -(-self.columns // COLUMNS)
 
-    def within(self) -> list[tuple[int, int, int]]:
-        """Chunks by size: (first, until, size) of those that start at range(first, until, size)."""
-        whole = self.width // self.chunk * self.chunk
-        rest = self.width - whole
-        return [(0, whole, self.chunk), (whole, self.width, rest)][: 2 if rest else 1]
-
-    def across(self) -> list[tuple[int, int, int]]:
-        """The same of chunks that have others before them; these start every `chunk` columns."""
+    def within(self) -> list[dict[str, int]]:
+        """Every chunk: where it starts, and its size."""
         return [
-            (max(first, self.chunk), until, size)
-            for first, until, size in self.within()
-            if until > self.chunk
+            {"start": sum(self.chunks[:place]), "SIZE": size}
+            for place, size in enumerate(self.chunks)
+        ]
+
+    def across(self) -> list[dict[str, int]]:
+        """Every two chunks: where they start, and their sizes."""
+        return [
+            {"start": a["start"], "last": b["start"], "FIRST": a["SIZE"], "LAST": b["SIZE"]}
+            for a, b in combinations(self.within(), 2)
         ]
 
 
 def _pool(bands: _Bands, pooled: Tensor, splits: int) -> None:
-    launches = len(bands.within()) + len(bands.across())
-    direct = launches * splits == 1
-    parts = pooled if direct else _parts(bands, launches * splits, pooled)
-    grid = (bands.programs, splits)
-    at = 0
-    for first, until, size in bands.within():
-        sum_within_kernel[grid](
-            bands.values, parts[at:], *bands.weights, bands.columns, splits, bands.height,
-            first, until, bands.rectangles, SIZE=size, **bands.layout, **bands.sums,
+    launches = [(sum_within_kernel, chunk) for chunk in bands.within()]
+    launches += [(sum_across_kernel, pair) for pair in bands.across()]
+    direct = len(launches) * splits == 1
+    parts = pooled.unsqueeze(0) if direct else _parts(pooled, len(launches) * splits)
+    for (kernel, chunks), part in zip(launches, parts.split(splits), strict=True):
+        kernel[(bands.programs, splits)](
+            bands.values, part, *bands.weights, bands.columns, splits, bands.height,
+            rectangles=bands.rectangles, **chunks, **bands.layout, **bands.sums,
         )  # fmt: skip
-        at += splits
-    for first, until, size in bands.across():
-        sum_across_kernel[grid](
-            bands.values, parts[at:], *bands.weights, bands.columns, splits, bands.height,
-            first, until, bands.rectangles, FIRST=bands.chunk, LAST=size,
-            **bands.layout, **bands.sums,
-        )  # fmt: skip
-        at += splits
     if not direct:
         _add_parts(parts, pooled)
 
@@ -164,24 +156,16 @@ def _pool_with_gate_map(bands: _Bands, pooled: Tensor, gate_map: Tensor) -> None
 def _pool_with_gate_map_in_chunks(bands: _Bands, pooled: Tensor, gate_map: Tensor) -> None:
     gates, steps = _gates_and_steps(bands, gate_map)
     steps.zero_()
-    parts = _parts(bands, len(bands.within()) + len(bands.across()), pooled)
-    grid = (bands.programs,)
-    at = 0
-    for first, until, size in bands.within():
-        gate_within_kernel[grid](
-            bands.values, parts[at], steps, *bands.weights, bands.columns, bands.height,
-            first, until, bands.rectangles, SIZE=size, **bands.layout, **bands.sums,
+    launches = [(gate_within_kernel, chunk) for chunk in bands.within()]
+    launches += [(gate_across_kernel, pair) for pair in bands.across()]
+    parts = _parts(pooled, len(launches))
+    for (kernel, chunks), part in zip(launches, parts, strict=True):
+        kernel[(bands.programs,)](
+            bands.values, part, steps, *bands.weights, bands.columns, bands.height,
+            rectangles=bands.rectangles, **chunks, **bands.layout, **bands.sums,
         )  # fmt: skip
-        at += 1
-    for first, until, size in bands.across():
-        gate_across_kernel[grid](
-            bands.values, parts[at], steps, *bands.weights, bands.columns, bands.height,
-            first, until, bands.rectangles, FIRST=bands.chunk, LAST=size,
-            **bands.layout, **bands.sums,
-        )  # fmt: skip
-        at += 1
-    gate_finish_kernel[grid](
-        gates, steps, bands.columns, bands.height, bands.rectangles, CHUNK=bands.chunk,
+    gate_finish_kernel[(bands.programs,)](
+        gates, steps, bands.columns, bands.height, bands.rectangles, CHUNK=bands.chunks[0],
         **bands.layout,
     )  # fmt: skip
     _add_parts(parts, pooled)
@@ -202,7 +186,7 @@ def _gates_and_steps(bands: _Bands, gate_map: Tensor) -> tuple[Tensor, Tensor]:
     return gate_map, torch.empty_like(gate_map, dtype=torch.float32)
 
 
-def _parts(bands: _Bands, count: int, pooled: Tensor) -> Tensor:
+def _parts(pooled: Tensor, count: int) -> Tensor:
     """Memory for parts of the means, in the dtype of sums."""
     dtype = torch.float64 if pooled.dtype == torch.float64 else torch.float32
     return pooled.new_empty(count, pooled.numel(), dtype=dtype)

@@ -89,5 +89,7 @@ def _make_tables(
     heights = 1 / torch.arange(1, height + 1, dtype=torch.float64)
     if halves:
         pairs = widths.half().unsqueeze(-1).expand(height, width, 2)
-        return pairs.contiguous().view(torch.int32).squeeze(-1).to(device), heights.to(device, dtype)
+        return pairs.contiguous().view(torch.int32).squeeze(-1).to(device), heights.to(
+            device, dtype
+        )
     return widths.to(device, dtype), heights.to(device, dtype)
