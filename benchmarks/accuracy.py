@@ -27,7 +27,15 @@ _LITERAL_BYTES = 512 << 20
 
 
 class WrongResultError(AssertionError):
-    """A head whose result is wrong; its time means nothing."""
+    """A head whose result is wrong; its time means nothing.
+
+    Attributes:
+        errors: the relative error of every result, right or wrong.
+    """
+
+    def __init__(self, message: str, errors: Mapping[str, float]) -> None:
+        super().__init__(message)
+        self.errors = dict(errors)
 
 
 class Oracle:
@@ -79,7 +87,7 @@ def refuse(errors: Mapping[str, float], tolerance: Mapping[str, float]) -> None:
         if not error <= tolerance[name]
     ]
     if wrong:
-        raise WrongResultError("relative error against float64: " + ", ".join(wrong))
+        raise WrongResultError("relative error against float64: " + ", ".join(wrong), errors)
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:

@@ -5,11 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.peers import PEERS
-from benchmarks.shapes import DEFAULT_SETS, Shape, is_rectangle_shape, parse_shapes
+from benchmarks.shapes import (
+    ACCEPTANCE_CUDA,
+    DEFAULT_SETS,
+    Shape,
+    is_rectangle_shape,
+    parse_shapes,
+)
 
-INFERENCE, TRAINING, GRAPH = "inference", "training", "inference-graph"
+INFERENCE, TRAINING = "inference", "training"
+INFERENCE_GRAPH, TRAINING_GRAPH = "inference-graph", "training-graph"
 DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 FORMATS = {"cpu": "contiguous", "cuda": "channels_last"}
+# A GPU multiplies faster than Python can ask for it below so many multiplications and additions of
+# the projection: 50 us at 600 TFLOP/s, where a training step costs Python a few hundred.
+_PYTHON_SHOWS = 3e10
 
 
 @dataclass(frozen=True)
@@ -18,8 +28,8 @@ class Case:
 
     Attributes:
         device: cpu or cuda.
-        mode: inference, training (forward and backward), or inference-graph (replay of a CUDA
-            graph).
+        mode: inference or training (forward and backward), or one of these with "-graph": replay
+            of a CUDA graph.
         peer: a key of `PEERS`.
     """
 
@@ -31,7 +41,17 @@ class Case:
     peer: str
 
     def __str__(self) -> str:
-        return f"{self.device}-{self.shape}-{self.mode}-{self.peer}"
+        return f"{self.device}-{self.memory_format}-{self.shape}-{self.mode}-{self.peer}"
+
+    @property
+    def trains(self) -> bool:
+        """Whether gradients are computed, too."""
+        return self.mode in (TRAINING, TRAINING_GRAPH)
+
+    @property
+    def replays_graph(self) -> bool:
+        """Whether what is timed is the replay of a CUDA graph."""
+        return self.mode in (INFERENCE_GRAPH, TRAINING_GRAPH)
 
     @property
     def slow(self) -> bool:
@@ -49,18 +69,32 @@ def cases(shapes: str | None, dtype: str | None, memory_format: str | None) -> l
         ValueError: `shapes` names something unknown.
     """
     return [
-        Case(device, dtype or DTYPES[device], memory_format or FORMATS[device], shape, mode, peer)
+        Case(device, dtype or DTYPES[device], layout, shape, mode, peer)
         for device in ("cpu", "cuda")
         for shape in parse_shapes(shapes or DEFAULT_SETS[device], device)
+        for layout in ([memory_format] if memory_format else _formats(device, shape))
         for mode in _modes(device, shape)
         for peer in PEERS
         if _is_measured(shape, peer)
     ]
 
 
+def python_shows(device: str, shape: Shape) -> bool:
+    """Whether a call takes a GPU less time than it takes Python, so that graphs are timed too."""
+    rows = shape.n * shape.height * shape.width
+    return device == "cuda" and 2 * rows * shape.c * shape.d < _PYTHON_SHOWS
+
+
+def _formats(device: str, shape: Shape) -> list[str]:
+    """On a GPU the acceptance shapes are measured as most networks give them, too."""
+    contiguous = ["contiguous"] if device == "cuda" and shape in ACCEPTANCE_CUDA else []
+    return [FORMATS[device], *contiguous]
+
+
 def _modes(device: str, shape: Shape) -> tuple[str, ...]:
-    graph = (GRAPH,) if device == "cuda" and shape.n == 1 else ()
-    return (INFERENCE, *graph, TRAINING)
+    if python_shows(device, shape):
+        return INFERENCE, INFERENCE_GRAPH, TRAINING, TRAINING_GRAPH
+    return INFERENCE, TRAINING
 
 
 def _is_measured(shape: Shape, peer: str) -> bool:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 from unittest import mock
 
@@ -24,14 +25,20 @@ from lca_fused.backends.triton_gpu import launch as library_launch
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_86": GPUTarget("cuda", 86, 32),
+    "sm_89": GPUTarget("cuda", 89, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
     "sm_100": GPUTarget("cuda", 100, 32),
+    "sm_120": GPUTarget("cuda", 120, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 _GPUS = {
     "sm_80": library_launch.Gpu(32, 80, shared_memory=163 << 10),
+    "sm_86": library_launch.Gpu(32, 86, shared_memory=99 << 10),
+    "sm_89": library_launch.Gpu(32, 89, shared_memory=99 << 10),
     "sm_90": library_launch.HOPPER,
     "sm_100": library_launch.Gpu(32, 100, shared_memory=227 << 10),
+    "sm_120": library_launch.Gpu(32, 120, shared_memory=99 << 10),
     "gfx942": library_launch.Gpu(64, None, shared_memory=64 << 10),
 }
 _POINTERS = {
@@ -44,17 +51,28 @@ _POINTERS = {
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch as it was asked for: the kernel, its arguments by name, compiler options."""
+    """One launch as it was asked for: kernel, arguments by name, compiler options, programs."""
 
     kernel: Any
     arguments: dict[str, Any]
     options: dict[str, Any]
     target: str
+    grid: tuple[int, ...] = (1,)
+
+    @property
+    def warps(self) -> int:
+        """Warps of a program."""
+        return int(self.options["num_warps"])
 
     @property
     def threads(self) -> int:
         """Threads of a program."""
-        return int(self.options["num_warps"]) * TARGETS[self.target].warp_size
+        return self.warps * TARGETS[self.target].warp_size
+
+    @property
+    def programs(self) -> int:
+        """Programs of the grid."""
+        return prod(self.grid)
 
 
 @dataclass(frozen=True)
@@ -78,7 +96,8 @@ def recorded_launches(target: str) -> Iterator[list[Launch]]:
     def record(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:  # noqa: ARG001
         arguments = dict(zip(kernel.arg_names, args, strict=False))
         arguments.update((name, kwargs.pop(name)) for name in kernel.arg_names if name in kwargs)
-        launches.append(Launch(kernel, arguments, kwargs, target))
+        programs = grid(arguments) if callable(grid) else grid
+        launches.append(Launch(kernel, arguments, kwargs, target, tuple(programs)))
 
     with (
         # Configurations that do not run cannot be timed, and no such choice must be stored.

@@ -11,25 +11,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# In the order of a table. "matrix" includes moving numbers to and from the tensor memory that
-# sm_100's matrix instructions work in; "integer" is integer arithmetic, addresses, predicates and
-# bit operations, and holds whatever no other class names.
-CLASSES = ("fp32", "matrix", "global", "shared", "local", "integer", "move", "control")
+# In the order of a table. "fp16" is arithmetic on pairs of 16-bit numbers; "matrix" includes moving
+# numbers to and from the tensor memory that sm_100's matrix instructions work in; "integer" is
+# integer arithmetic, addresses, predicates and bit operations, and holds whatever no other class
+# names.
+CLASSES = ("fp32", "fp16", "matrix", "global", "shared", "local", "integer", "move", "control")
 
 _SASS_OPCODES = {
     "fp32": "FADD FADD2 FADD32I FFMA FFMA2 FFMA32I FMUL FMUL2 FMUL32I FHADD FHFMA FSET FSETP FSEL "
     "FMNMX FMNMX3 FCHK FSWZADD MUFU",
+    "fp16": "HADD2 HFMA2 HMUL2 HSET2 HSETP2 HMNMX2",
     "matrix": "HGMMA QGMMA IGMMA HMMA IMMA DMMA QMMA OMMA UTCHMMA UTCQMMA UTCIMMA UTCOMMA LDTM "
     "STTM",
     "global": "LDG STG LD ST LDGSTS ATOMG ATOM RED REDG UBLKCP UTMALDG UTMASTG",
     "shared": "LDS STS LDSM STSM ATOMS",
     "local": "LDL STL",
     "move": "MOV MOV32I UMOV PRMT UPRMT SEL USEL SHFL S2R S2UR CS2R R2UR R2P P2R F2F F2I I2F F2FP "
-    "I2FP FRND HADD2 HFMA2 LDC LDCU ULDC",
+    "I2FP FRND LDC LDCU ULDC",
     "control": "BRA BRX JMP CALL RET EXIT BSSY BSYNC BREAK BMOV BAR B2R R2B BPT WARPSYNC NANOSLEEP "
     "YIELD MEMBAR FENCE ERRBAR DEPBAR LDGDEPBAR SYNCS WARPGROUP WARPGROUPDEPBAR UTCBAR UTCATOMSWS "
     "ELECT ACQBULK CCTL KILL",
 }
+# Compilers also widen a number to FP32 with the first of these and load constants with the second.
+_MOVES = re.compile(r"HADD2\.F32\b|HFMA2\S* R\d+, -?RZ, -?RZ,|IMAD\.MOV")
 _SASS_CLASS = {opcode: kind for kind, names in _SASS_OPCODES.items() for opcode in names.split()}
 
 # The first pattern that matches wins.
@@ -37,6 +41,7 @@ _AMD_PATTERNS = tuple(
     (kind, re.compile(pattern))
     for kind, pattern in (
         ("matrix", r"v_(mfma|smfmac|wmma)"),
+        ("fp16", r"v_(?!cvt|mov|cmp)\w+_b?f16(_|$)|v_cmpx?_\w+_f16"),
         ("fp32", r"v_(?!cvt|mov|cmp)\w+_f32(_|$)|v_cmpx?_\w+_f32|v_cndmask"),
         ("global", r"global_|buffer_|flat_|s_load|s_buffer_load"),
         ("move", r"v_(pk_)?mov|s_c?mov|v_cvt|v_perm|v_swap|v_read|v_write|v_accvgpr|ds_\w*permute"),
@@ -45,15 +50,16 @@ _AMD_PATTERNS = tuple(
         ("control", r"s_(c?branch|endpgm|barrier|waitcnt|sleep|setpc|swappc|sethalt|trap|setprio)"),
     )
 )
-# These add, multiply or fuse two numbers at once: one issue slot, two FP32 instructions.
-_PACKED = re.compile(r"(FADD2|FMUL2|FFMA2)$|v_pk_\w+_f32")
-_COMPARISON = re.compile(r"(FSETP?)$|v_cmpx?_\w+_f32")
+# These work on two numbers at once: one issue slot, two results.
+_PACKED = re.compile(r"(FADD2|FMUL2|FFMA2|HADD2|HFMA2|HMUL2|HSETP?2|HMNMX2)$|v_pk_\w+_b?f(32|16)")
+_STORE = re.compile(r"(ST|STG|RED|REDG|ATOM|ATOMG|UTMASTG)$|(global|buffer|flat)_(store|atomic)")
 _MATRIX_PRODUCT = re.compile(r"\w*MMA(\.|$)|v_(mfma|smfmac|wmma)")
 _NOP = frozenset(("NOP", "s_nop", "v_nop"))
 
+# Between operands and semicolon CUDA 12.8 puts what the scheduler is told, for Blackwell: ?trans1.
 _SASS_LINE = re.compile(
     r"/\*(?P<address>[0-9a-f]{4,})\*/\s+(?:@(?P<guard>!?U?P\w+)\s+)?(?P<opcode>[A-Z][A-Z0-9_.]*)"
-    r"(?P<operands>[^;]*);"
+    r"(?P<operands>[^;&?]*)[^;]*;(?:\s*/\* 0x[0-9a-f]{16} \*/\s*/\* 0x(?P<high>[0-9a-f]{16}) \*/)?"
 )
 _SASS_BRANCH_TARGET = re.compile(r"0x([0-9a-f]+)\s*$")
 _AMD_LABEL = re.compile(r"(?P<label>[.\w$]+):")
@@ -62,26 +68,25 @@ _AMD_LINE = re.compile(r"\s+(?P<opcode>(?:v|s|ds|global|buffer|flat|scratch)_\w+
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction; `successors` are indices of those that may run next."""
+    """One instruction.
+
+    Attributes:
+        opcode: its name and modifiers.
+        kind: one of CLASSES.
+        successors: indices of those that may run next.
+        stall: cycles until its warp may issue the next one, as the compiler has set them; None
+            where the code does not say (AMD).
+    """
 
     opcode: str
+    kind: str
     successors: tuple[int, ...]
+    stall: int | None = None
 
     @property
-    def kind(self) -> str:
-        """One of CLASSES."""
-        if "_" in self.opcode and self.opcode[0].islower():
-            return next(
-                (kind for kind, pattern in _AMD_PATTERNS if pattern.match(self.opcode)), "integer"
-            )
-        if self.opcode.startswith("IMAD.MOV"):
-            return "move"
-        return _SASS_CLASS.get(self.opcode.split(".")[0], "integer")
-
-    @property
-    def fp32(self) -> int:
-        """FP32 instructions it stands for: two if it handles a pair of numbers."""
-        if self.kind != "fp32":
+    def arithmetic(self) -> int:
+        """Floating-point results of a thread: two if it handles a pair of numbers."""
+        if self.kind not in ("fp32", "fp16"):
             return 0
         return 2 if _PACKED.match(self.opcode.split(".")[0]) else 1
 
@@ -91,9 +96,9 @@ class Instruction:
         return bool(_MATRIX_PRODUCT.match(self.opcode))
 
     @property
-    def compares(self) -> bool:
-        """Whether it compares FP32 numbers."""
-        return bool(_COMPARISON.match(self.opcode.split(".")[0]))
+    def stores(self) -> bool:
+        """Whether it writes to global memory."""
+        return bool(_STORE.match(self.opcode.split(".")[0]))
 
 
 @dataclass(frozen=True)
@@ -137,9 +142,11 @@ def parse_sass(text: str) -> list[Instruction]:
         rows.append(
             _Row(
                 opcode,
+                _sass_class(opcode, operands),
                 label=int(line["address"], 16),
                 target=int(target[1], 16) if target else None,
                 falls_through=not (unconditional and name in ("BRA", "JMP", "EXIT", "RET", "BRX")),
+                stall=_stall(line["high"]),
             )
         )
     return _linked(rows)
@@ -160,6 +167,7 @@ def parse_amd(text: str) -> list[Instruction]:
             rows.append(
                 _Row(
                     opcode,
+                    _amd_class(opcode),
                     label=label,
                     target=found["operands"].strip() if branches else None,
                     falls_through=not opcode.startswith(("s_branch", "s_endpgm", "s_setpc")),
@@ -198,9 +206,11 @@ class _Row:
     """An instruction before branch targets are looked up."""
 
     opcode: str
+    kind: str
     label: int | str | None
     target: int | str | None
     falls_through: bool
+    stall: int | None = None
 
 
 def _linked(rows: Sequence[_Row]) -> list[Instruction]:
@@ -217,8 +227,28 @@ def _linked(rows: Sequence[_Row]) -> list[Instruction]:
         if row.target is not None and row.target in places:
             targets.append(places[row.target])
         inside = tuple(target for target in targets if target < len(kept))
-        instructions.append(Instruction(row.opcode, inside))
+        instructions.append(Instruction(row.opcode, row.kind, inside, row.stall))
     return instructions
+
+
+def _sass_class(opcode: str, operands: str) -> str:
+    if _MOVES.match(f"{opcode} {operands}"):
+        return "move"
+    return _SASS_CLASS.get(opcode.split(".")[0], "integer")
+
+
+def _amd_class(opcode: str) -> str:
+    return next((kind for kind, pattern in _AMD_PATTERNS if pattern.match(opcode)), "integer")
+
+
+def _stall(high: str | None) -> int | None:
+    """Stall count from the upper 64 bits of an instruction of compute capability 7.0 or later.
+
+    Bits 105 to 125 of its 128 tell the scheduler what the hardware does not check: four bits of
+    stall count, a hint to yield, the barriers it sets and waits for, operands to keep. Whatever
+    takes a varying time, memory above all, is waited for by barriers and not by stall counts.
+    """
+    return None if high is None else int(high, 16) >> (105 - 64) & 0xF
 
 
 def _cuobjdump(option: str, path: Path) -> str:

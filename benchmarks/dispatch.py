@@ -63,7 +63,8 @@ class Variant:
 
         x, weight, bias = problem.x, problem.weight, problem.bias
         if self.path == ONE_LAUNCH:
-            return fused.accumulate(x, weight, bias, None, self.gate, self.tile)
+            rows = x.permute(0, 2, 3, 1).contiguous()
+            return fused.accumulate(rows, weight, bias, None, self.gate, self.tile)
         return pooling.pool(project(x, weight, bias), None, self.gate, self.tile)
 
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.compile_only import Launch, compile_launch, recorded_launches
-from benchmarks.disassembly import count_classes, disassemble
-from benchmarks.rectangle_cost import rectangle_cost
+from benchmarks.analysis import analyze
+from benchmarks.compile_only import Launch, recorded_launches
+from benchmarks.disassembly import count_classes
 from lca_fused.backends.triton_gpu.dispatch import in_registers
 from lca_fused.backends.triton_gpu.fused import accumulate
-from lca_fused.backends.triton_gpu.gradient import projection_gradient
+from lca_fused.backends.triton_gpu.gradient import gate_times_gradient
 from lca_fused.backends.triton_gpu.launch import gpu_of
 from lca_fused.backends.triton_gpu.pooling import pool
+from lca_fused.rectangles import num_rectangles, resolve_kernel_sizes
 
 FEATURES = 2048
 # Enough for the tiles that the library takes where every multiprocessor has work.
@@ -32,10 +33,20 @@ class Case:
     dtype: torch.dtype = torch.bfloat16
     images: int = IMAGES
 
+    @property
+    def rectangles(self) -> int:
+        """Rectangles of the map."""
+        sizes = resolve_kernel_sizes(self.height, self.width)
+        return num_rectangles(self.height, self.width, sizes)
+
 
 @dataclass(frozen=True)
 class Row:
-    """A kernel compiled for a target. Per-rectangle figures are None where it does none."""
+    """A kernel compiled for a target; figures that cannot be had are None.
+
+    A column is one feature of one image, H*W numbers. Per-rectangle figures are of what follows
+    the matrix product, where there is one, and None for a kernel that does no rectangles.
+    """
 
     kernel: str
     target: str
@@ -46,8 +57,10 @@ class Row:
     spilled_bytes: int
     shared_bytes: int
     instructions: dict[str, int]
-    fp32_per_rectangle: float | None
+    arithmetic_per_rectangle: float | None
     slots_per_rectangle: float | None
+    slots_per_column: float | None
+    cycles_per_column: float | None
     compile_seconds: float
 
 
@@ -75,39 +88,43 @@ def launches_of(case: Case, target: str) -> list[tuple[str, Launch]]:
 
 def compiled_row(case: Case, name: str, launch: Launch) -> Row:
     """Compile a launch for its target and count."""
-    compiled = compile_launch(launch)
-    program, resources = disassemble(compiled.binary)
-    cost = rectangle_cost(launch, program)
+    found = analyze(launch)
+    columns = case.images * FEATURES / (launch.programs * launch.threads)  # of a thread
+    column = None if found.cost is None else found.cost / columns
+    rectangle = None if found.pooling is None else found.pooling / (columns * case.rectangles)
+    if rectangle is not None and rectangle.arithmetic < 1:
+        rectangle = None
     return Row(
         kernel=name,
         target=launch.target,
         map=f"{case.height}x{case.width}",
         images=case.images,
         dtype=str(case.dtype).removeprefix("torch."),
-        registers=resources.registers,
-        spilled_bytes=resources.spilled,
-        shared_bytes=resources.shared,
-        instructions=count_classes(program),
-        fp32_per_rectangle=None if cost is None else cost.fp32,
-        slots_per_rectangle=None if cost is None else cost.slots,
-        compile_seconds=compiled.seconds,
+        registers=found.resources.registers,
+        spilled_bytes=found.resources.spilled,
+        shared_bytes=found.resources.shared,
+        instructions=count_classes(found.program),
+        arithmetic_per_rectangle=None if rectangle is None else rectangle.arithmetic,
+        slots_per_rectangle=None if rectangle is None else rectangle.slots,
+        slots_per_column=None if column is None else column.slots,
+        cycles_per_column=None if column is None else column.cycles,
+        compile_seconds=found.compile_seconds,
     )
 
 
 def _call(case: Case) -> None:
     n, height, width = case.images, case.height, case.width
     if case.entry == "fused":
-        x = torch.empty(n, FEATURES, height, width, dtype=case.dtype)
-        x = x.to(memory_format=torch.channels_last)
-        if not in_registers(height, width, case.gate, gpu_of(x)):
+        rows = torch.empty(n, height, width, FEATURES, dtype=case.dtype)
+        if not in_registers(height, width, case.gate, gpu_of(rows)):
             return
         weight = torch.empty(FEATURES, FEATURES, dtype=case.dtype)
-        accumulate(x, weight, torch.empty(FEATURES, dtype=case.dtype), None, case.gate)
+        accumulate(rows, weight, torch.empty(FEATURES, dtype=case.dtype), None, case.gate)
     elif case.entry == "pool":
         pool(torch.empty(n, height, width, FEATURES, dtype=case.dtype), None, case.gate)
     else:
-        gate_map = torch.empty(n, height * width, FEATURES, dtype=case.dtype)
-        projection_gradient(gate_map, torch.empty(n, FEATURES, dtype=case.dtype))
+        gate_map = torch.empty(n, height, width, FEATURES, dtype=case.dtype)
+        gate_times_gradient(gate_map, torch.empty(n, FEATURES, dtype=case.dtype))
 
 
 def _name(launch: Launch) -> str:

@@ -69,18 +69,17 @@ class Timings:
     peer: tuple[float, ...]
 
     def summary(self) -> dict[str, object]:
-        """Medians and quartiles: seconds, and peer / floor.
+        """Medians and quartiles: seconds, and the rounds' own ratios, peer / floor.
 
-        The ratio is that of the medians; its quartiles are those of the rounds' own ratios.
+        What slows the machine for a while slows both calls of a round, and leaves its ratio.
         """
-        floor, peer = quartiles(self.floor), quartiles(self.peer)
         rounds = zip(self.peer, self.floor, strict=True)
-        low, _, high = quartiles([mine / alone for mine, alone in rounds])
+        low, ratio, high = quartiles([mine / alone for mine, alone in rounds])
         return {
             "rounds": len(self.peer),
-            "seconds": peer,
-            "floor_seconds": floor,
-            "ratio": peer[1] / floor[1],
+            "seconds": quartiles(self.peer),
+            "floor_seconds": quartiles(self.floor),
+            "ratio": ratio,
             "ratio_quartiles": (low, high),
         }
 

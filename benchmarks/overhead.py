@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from tabulate import tabulate
 
+from benchmarks import host
 from lca_fused import LCA
 from lca_fused.backends import numba_cpu
 from lca_fused.backends.projection import project
@@ -30,7 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--side", type=int, default=7, help="of the map, in positions")
     parser.add_argument("--features", type=int, default=2048, help="C and D")
     parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument(
+        "--host",
+        action="store_true",
+        help="instead, what a call of the GPU backend costs in Python; needs triton, but no GPU, "
+        "and heeds --rounds alone",
+    )
     options = parser.parse_args(arguments)
+    if options.host:
+        return host.main(options.rounds)
     parts = measure(options.batch, options.side, options.features, options.rounds)
     lines = [(name, f"{1e6 * seconds:.0f}") for name, seconds in parts.items()]
     print(tabulate(lines, headers=["", "microseconds"], tablefmt="github"))

@@ -23,7 +23,9 @@ def plot_all(rows: Sequence[Row], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for setup in dict.fromkeys(map(setup_of, rows)):
-        own = [row for row in rows if setup_of(row) == setup]
+        own = [row for row in rows if setup_of(row) == setup and "refused" not in row]
+        if not own:
+            continue
         prefix = "-".join(str(own[0][key]) for key in ("device", "dtype", "memory_format"))
         for name, figure in _figures(own).items():
             path = folder / f"{prefix}-{name}.png"

@@ -13,7 +13,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from benchmarks.cases import GRAPH, INFERENCE, TRAINING
+from benchmarks.cases import (
+    INFERENCE,
+    INFERENCE_GRAPH,
+    TRAINING,
+    TRAINING_GRAPH,
+    python_shows,
+)
 from benchmarks.peers import FLOOR, PEERS
 from benchmarks.results import Row, load, save, setup_of, shape_of
 from benchmarks.shapes import HEADLINE, Shape
@@ -22,8 +28,9 @@ BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 NOT_MEASURED = "not measured"
 _TITLES = {
     INFERENCE: "Inference",
-    GRAPH: "Inference, replay of a CUDA graph",
+    INFERENCE_GRAPH: "Inference, replay of a CUDA graph",
     TRAINING: "Training, forward and backward",
+    TRAINING_GRAPH: "Training, replay of a CUDA graph",
 }
 _SUMMARY = (FLOOR, "lca", "lca-eager", "reference", "gap", "gap-fc", "timm-attention")
 _DEVICES = {"cpu": "CPU", "cuda": "GPU"}
@@ -109,13 +116,15 @@ def _summary_table(rows: Sequence[Row]) -> list[str]:
 
 def _setup_tables(rows: Sequence[Row], headline: bool) -> list[str]:
     measured = sorted({shape_of(row) for row in rows})
-    shapes = list(HEADLINE[rows[0]["device"]]) if headline else measured
+    device = rows[0]["device"]
+    shapes = list(HEADLINE[device]) if headline else measured
     parts: list[str] = []
     for mode, title in _TITLES.items():
         found = {(row["peer"], shape_of(row)): row for row in rows if row["mode"] == mode}
         if not found:
             continue
-        modes_shapes = [shape for shape in shapes if mode != GRAPH or shape.n == 1]
+        graphs = mode in (INFERENCE_GRAPH, TRAINING_GRAPH)
+        modes_shapes = [shape for shape in shapes if not graphs or python_shows(device, shape)]
         parts += [f"{title}, time / floor:", _table(found, modes_shapes, _ratio)]
         if mode == TRAINING:
             parts += [f"{title}, peak extra memory:", _table(found, modes_shapes, _memory)]
@@ -157,13 +166,15 @@ def _short(shape: Shape) -> str:
 
 
 def _ratio(row: Row) -> str:
-    if row["peer"] == FLOOR:
+    if row["peer"] == FLOOR or "refused" in row:
         return _median(row)
     low, high = row["ratio_quartiles"]
     return f"{_median(row)} ({_digits(low)}-{_digits(high)})"
 
 
 def _median(row: Row) -> str:
+    if "refused" in row:
+        return f"wrong, error {max(row['errors'].values()):.1e}"
     return f"{1e3 * row['seconds'][1]:.3g} ms" if row["peer"] == FLOOR else _digits(row["ratio"])
 
 
@@ -172,11 +183,10 @@ def _digits(ratio: float) -> str:
 
 
 def _memory(row: Row) -> str:
-    return (
-        f"{row['extra_bytes'] / 1e6:.3g} MB"
-        if row["extra_bytes"] < 1e9
-        else (f"{row['extra_bytes'] / 1e9:.3g} GB")
-    )
+    if "refused" in row:
+        return NOT_MEASURED
+    size = row["extra_bytes"]
+    return f"{size / 1e6:.3g} MB" if size < 1e9 else f"{size / 1e9:.3g} GB"
 
 
 def _parser() -> argparse.ArgumentParser:

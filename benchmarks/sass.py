@@ -20,7 +20,7 @@ from lca_fused.backends.triton_gpu import no_compiler
 if TYPE_CHECKING:
     from benchmarks.kernel_table import Row
 
-TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+TARGETS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942")
 _TEXT_COLUMNS = 5
 
 
@@ -59,7 +59,7 @@ def markdown(rows: Sequence[Row]) -> list[str]:
     classes = tuple(rows[0].instructions)
     head = ["kernel", "target", "map", "images", "dtype"]
     head += ["regs", "spilled B", "shared B", "all", *classes]
-    head += ["FP32/rect", "slots/rect", "compile s"]
+    head += ["FP/rect", "slots/rect", "slots/col", "cycles/col", "compile s"]
     table = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(head))]
     lines = [
@@ -81,8 +81,10 @@ def _cells(row: Row) -> list[str]:
     cells = [row.kernel, row.target, row.map, str(row.images), row.dtype]
     cells += [str(row.registers), str(row.spilled_bytes), str(row.shared_bytes)]
     cells += [str(sum(counts.values())), *map(str, counts.values())]
-    per_rectangle = (row.fp32_per_rectangle, row.slots_per_rectangle)
+    per_rectangle = (row.arithmetic_per_rectangle, row.slots_per_rectangle)
     cells += ["-" if figure is None else f"{figure:.2f}" for figure in per_rectangle]
+    per_column = (row.slots_per_column, row.cycles_per_column)
+    cells += ["-" if figure is None else f"{figure:.0f}" for figure in per_column]
     return [*cells, f"{row.compile_seconds:.1f}"]
 
 

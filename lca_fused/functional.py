@@ -54,48 +54,51 @@ def local_concepts_accumulation(
 
 
 def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
-        if tensor is None and name == "bias":
-            continue
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
-        if not tensor.is_floating_point():
-            raise TypeError(
-                f"{name} has dtype {tensor.dtype}; expected a floating-point dtype, "
-                f"convert it first, e.g. {name}.float()"
-            )
-    _check_alike(x, weight, bias)
-    if x.dim() != 4:
+    _check_kind("x", x)
+    _check_kind("weight", weight)
+    _check_alike(x, "weight", weight)
+    shape, weight_shape = x.shape, weight.shape
+    if bias is not None:
+        _check_kind("bias", bias)
+        _check_alike(x, "bias", bias)
+    if len(shape) != 4:
         raise ValueError(
-            f"x has shape {tuple(x.shape)}; expected a feature map (N, C, H, W), "
+            f"x has shape {tuple(shape)}; expected a feature map (N, C, H, W), "
             "taken before the backbone's global pooling"
         )
-    if 0 in x.shape[1:]:
-        raise ValueError(f"x has shape {tuple(x.shape)}; C, H and W must be at least 1")
-    if weight.dim() != 2 or weight.shape[1] != x.shape[1]:
+    _, channels, height, width = shape
+    if channels == 0 or height == 0 or width == 0:
+        raise ValueError(f"x has shape {tuple(shape)}; C, H and W must be at least 1")
+    if len(weight_shape) != 2 or weight_shape[1] != channels:
         raise ValueError(
-            f"weight has shape {tuple(weight.shape)}; expected (D, {x.shape[1]}) "
-            f"to project the {x.shape[1]} channels of x"
+            f"weight has shape {tuple(weight_shape)}; expected (D, {channels}) "
+            f"to project the {channels} channels of x"
         )
-    if bias is not None and bias.shape != weight.shape[:1]:
+    if bias is not None and bias.shape != weight_shape[:1]:
         raise ValueError(
-            f"bias has shape {tuple(bias.shape)}; expected ({weight.shape[0]},), one number a row "
+            f"bias has shape {tuple(bias.shape)}; expected ({weight_shape[0]},), one number a row "
             "of weight"
         )
 
 
-def _check_alike(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    autocast = autocast_dtype(x) is not None
-    for name, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is None:
-            continue
-        if tensor.device != x.device:
-            raise ValueError(
-                f"x is on {x.device} and {name} on {tensor.device}; move them to one device, "
-                f"e.g. x.to({str(tensor.device)!r})"
-            )
-        if tensor.dtype != x.dtype and not autocast:
-            raise TypeError(
-                f"x has dtype {x.dtype} and {name} {tensor.dtype}; convert one of them, e.g. "
-                f"x.to({tensor.dtype}), or run under torch.autocast"
-            )
+def _check_kind(name: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
+    if not tensor.is_floating_point():
+        raise TypeError(
+            f"{name} has dtype {tensor.dtype}; expected a floating-point dtype, "
+            f"convert it first, e.g. {name}.float()"
+        )
+
+
+def _check_alike(x: Tensor, name: str, tensor: Tensor) -> None:
+    if tensor.device != x.device:
+        raise ValueError(
+            f"x is on {x.device} and {name} on {tensor.device}; move them to one device, "
+            f"e.g. x.to({str(tensor.device)!r})"
+        )
+    if tensor.dtype != x.dtype and autocast_dtype(x) is None:
+        raise TypeError(
+            f"x has dtype {x.dtype} and {name} {tensor.dtype}; convert one of them, e.g. "
+            f"x.to({tensor.dtype}), or run under torch.autocast"
+        )

@@ -34,13 +34,15 @@ def resolve_kernel_sizes(
 
 def check_kernel_sizes(height: int, width: int, kernel_sizes: KernelSizes | None) -> None:
     """Raise ValueError unless there are rectangles: see `resolve_kernel_sizes`."""
-    if kernel_sizes is None and (height, width) == (1, 1):
-        raise ValueError(
-            "a 1x1 feature map has no rectangle larger than 1x1, so there is nothing to "
-            "accumulate; feed larger images, take the map before the backbone's last pooling, "
-            "or pass kernel_sizes=[(1, 1)]"
-        )
-    too_large = [(kh, kw) for kh, kw in kernel_sizes or () if kh > height or kw > width]
+    if kernel_sizes is None:
+        if height == width == 1:
+            raise ValueError(
+                "a 1x1 feature map has no rectangle larger than 1x1, so there is nothing to "
+                "accumulate; feed larger images, take the map before the backbone's last pooling, "
+                "or pass kernel_sizes=[(1, 1)]"
+            )
+        return
+    too_large = [(kh, kw) for kh, kw in kernel_sizes if kh > height or kw > width]
     if too_large:
         raise ValueError(
             f"kernel sizes {too_large} do not fit the {height}x{width} feature map; "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from benchmarks.machine import describe
 from benchmarks.memory import highest_sum, peak_extra_bytes
 from benchmarks.peers import FLOOR, PEERS, UnavailableError, lca
 from benchmarks.problem import make_problem
-from benchmarks.shapes import ACCEPTANCE_CPU, SETS, parse_shapes, shape
+from benchmarks.shapes import ACCEPTANCE_CPU, ACCEPTANCE_CUDA, SETS, parse_shapes, shape
 from lca_fused import LCA
 
 CPU = torch.device("cpu")
@@ -57,11 +59,18 @@ def test_a_slow_peer_still_gets_the_least_number_of_rounds():
     assert len(timings.peer) == 3
 
 
-def test_ratio_is_that_of_the_medians_and_its_quartiles_are_those_of_the_rounds():
+def test_ratio_and_its_quartiles_are_those_of_the_rounds():
     summary = measure.Timings(floor=(1, 2, 1, 4, 1), peer=(2, 4, 3, 4, 100)).summary()
-    assert summary["ratio"] == 4 / 1
-    assert summary["ratio_quartiles"] == (2, 3), "rounds: 2, 2, 3, 1, 100"
+    assert summary["ratio"] == 2, "rounds: 2, 2, 3, 1, 100; the medians' ratio is 4"
+    assert summary["ratio_quartiles"] == (2, 3)
     assert summary["seconds"] == (3, 4, 4)
+
+
+def test_a_ratio_lies_between_its_quartiles_where_the_medians_ratio_does_not():
+    summary = measure.Timings(floor=(1, 1, 2, 2, 2), peer=(1.1, 1.2, 2.1, 2.2, 2.3)).summary()
+    low, high = summary["ratio_quartiles"]
+    assert low <= summary["ratio"] <= high
+    assert summary["seconds"][1] / summary["floor_seconds"][1] < low
 
 
 def test_the_replayed_clock_shows_the_measured_times():
@@ -142,6 +151,9 @@ def test_the_gate_refuses_wrong_outputs_and_nan():
         check(wrong_head(made, Wrong), Oracle(made), made, training=False)
     with pytest.raises(WrongResultError, match="nan"):
         refuse({"output": float("nan")}, {"output": 1.0})
+    with pytest.raises(WrongResultError) as refused:
+        refuse({"output": 2.0, "x": 0.5}, {"output": 1.0, "x": 1.0})
+    assert refused.value.errors == {"output": 2.0, "x": 0.5}
 
 
 def test_a_peer_whose_package_is_missing_is_named(monkeypatch):
@@ -195,15 +207,63 @@ def test_shapes_have_names_that_are_read_back():
         parse_shapes("7by7", "cpu")
 
 
-def test_the_suite_has_both_devices_and_replays_graphs_of_single_images_on_a_gpu():
+def test_the_suite_has_both_devices_each_in_its_own_dtype_and_format():
     found = cases("7x7-N1-C512", None, None)
-    assert {case.mode for case in found if case.device == "cuda"} == {
-        "inference",
-        "inference-graph",
-        "training",
+    assert {(case.device, case.dtype, case.memory_format) for case in found} == {
+        ("cpu", "float32", "contiguous"),
+        ("cuda", "bfloat16", "channels_last"),
     }
-    assert {case.mode for case in found if case.device == "cpu"} == {"inference", "training"}
-    assert {case.dtype for case in found} == {"float32", "bfloat16"}
+    asked = cases("7x7-N1-C512", "float16", "contiguous")
+    assert {(case.dtype, case.memory_format) for case in asked} == {("float16", "contiguous")}
+
+
+def modes(shapes, device="cuda"):
+    return {case.mode for case in cases(shapes, None, None) if case.device == device}
+
+
+@pytest.mark.parametrize("shapes", ["7x7-N1-C2048", "7x7-N32-C2048", "28x28-N1-C512"])
+def test_graphs_are_replayed_on_a_gpu_where_python_would_be_timed(shapes):
+    assert modes(shapes) == {"inference", "inference-graph", "training", "training-graph"}
+    assert modes(shapes, "cpu") == {"inference", "training"}
+
+
+@pytest.mark.parametrize("shapes", ["7x7-N256-C2048", "14x14-N64-C2048", "28x28-N16-C2048"])
+def test_a_gpu_busy_for_longer_than_python_is_timed_without_graphs(shapes):
+    assert modes(shapes) == {"inference", "training"}
+
+
+def test_acceptance_shapes_are_measured_in_both_formats_on_a_gpu():
+    found = [case for case in cases(None, None, None) if case.device == "cuda"]
+    contiguous = {case.shape for case in found if case.memory_format == "contiguous"}
+    assert contiguous == set(ACCEPTANCE_CUDA)
+    assert contiguous < {case.shape for case in found if case.memory_format == "channels_last"}
+    assert len({str(case) for case in found}) == len(found), "names tell the rows apart"
+
+
+def test_cases_that_share_tensors_stand_together():
+    tensors = [
+        (case.device, case.dtype, case.memory_format, case.shape)
+        for case in cases(None, None, None)
+    ]
+    assert [key for key, _ in itertools.groupby(tensors)] == list(dict.fromkeys(tensors))
+
+
+class FakeHead:
+    @staticmethod
+    def inference():
+        return "inference"
+
+    @staticmethod
+    def training():
+        return "training"
+
+
+def test_a_graph_holds_what_its_mode_runs_without_one():
+    from benchmarks.test_heads import call_of
+
+    for case in cases("7x7-N1-C2048", None, None):
+        assert call_of(FakeHead, case)() == case.mode.removesuffix("-graph")
+        assert case.replays_graph == case.mode.endswith("-graph")
 
 
 def row(peer="lca", of=ACCEPTANCE_CPU[0], mode="inference", seconds=0.002):
@@ -220,6 +280,12 @@ def row(peer="lca", of=ACCEPTANCE_CPU[0], mode="inference", seconds=0.002):
         **describe(CPU),
         **measure.Timings(floor=(0.001,) * 3, peer=(seconds,) * 3).summary(),
     }
+
+
+def refused_row(peer="four-corners"):
+    timed = {"rounds", "seconds", "floor_seconds", "ratio", "ratio_quartiles", "extra_bytes"}
+    kept = {key: value for key, value in row(peer).items() if key not in timed}
+    return kept | {"errors": {"output": 3e-6, "x": 1e-7}, "refused": "output: 3.00e-06 > 2.00e-06"}
 
 
 @pytest.fixture
@@ -249,6 +315,24 @@ def test_the_page_is_filled_once_and_says_what_was_not_measured(report, tmp_path
     assert line.count("not measured") == len(ACCEPTANCE_CPU) - 1
     assert "**GPU**: not measured" in first
     assert "| R-MAC" in first, "a peer that was not measured is in the table all the same"
+
+
+def test_a_row_that_failed_its_check_shows_its_error_and_no_time(report):
+    lines = report.tables([row(), refused_row()], headline=True).splitlines()
+    (line,) = (line for line in lines if "four corners" in line)
+    assert "wrong, error 3.0e-06" in line
+    lines = report.tables([{**refused_row("lca"), "mode": "training"}], headline=True).splitlines()
+    times, memory = (line for line in lines if line.startswith("| **LCA**"))
+    assert "wrong, error 3.0e-06" in times
+    assert "wrong" not in memory
+    assert "wrong, error" in report.summary([row("gap"), refused_row("lca")])
+
+
+def test_a_row_that_failed_its_check_is_not_plotted(tmp_path):
+    pytest.importorskip("matplotlib")
+    from benchmarks.plots import plot_all
+
+    assert plot_all([refused_row()], tmp_path) == []
 
 
 def test_the_readme_gets_a_summary(report, tmp_path):
@@ -317,6 +401,26 @@ def test_overhead_of_one_image_is_taken_apart(capsys):
     assert all(part in printed for part in ("the floor", "pooling, right after", "the layer"))
 
 
+def test_four_corners_lose_digits_that_bands_keep():
+    from benchmarks.rounding import errors
+
+    corners, eager, _ = errors(14, bias=-2.0)
+    assert eager < 2e-6 < corners, "the bound of the accuracy check"
+
+
+def test_rounding_is_a_table_of_maps_and_biases(capsys):
+    from benchmarks import rounding
+
+    assert rounding.main(["--sides", "3", "4", "--biases", "0", "-1"]) == 0
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1:4:2] for line in lines] == [
+        ["3x3", "0"],
+        ["3x3", "-1"],
+        ["4x4", "0"],
+        ["4x4", "-1"],
+    ]
+
+
 def test_rows_reach_the_file_one_by_one_and_replace_earlier_ones(tmp_path):
     path = tmp_path / "results" / "rows.json"
     for each in (row(), row("gap"), row(seconds=0.003)):
@@ -324,6 +428,28 @@ def test_rows_reach_the_file_one_by_one_and_replace_earlier_ones(tmp_path):
     rows = results.load([path])
     assert [(each["peer"], each["ratio"]) for each in rows] == [("lca", 3.0), ("gap", 2.0)]
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_row_that_fails_its_check_is_stored_with_its_errors(tmp_path, monkeypatch):
+    from benchmarks import test_heads
+
+    def always_wrong(*_arguments, **_options):
+        refuse({"output": 1.0}, {"output": 1e-6})
+
+    monkeypatch.setattr(test_heads, "check", always_wrong)
+    path = tmp_path / "rows.json"
+    config = SimpleNamespace(getoption={"rows": path}.get)
+    (case,) = (
+        case
+        for case in cases("3x3-N1-C4", None, None)
+        if (case.device, case.mode, case.peer) == ("cpu", "inference", "gap")
+    )
+    with pytest.raises(WrongResultError):
+        test_heads.test_head(SimpleNamespace(extra_info={}), case, config)
+    (stored,) = results.load([path])
+    assert (stored["peer"], stored["errors"]) == ("gap", {"output": 1.0})
+    assert "output: 1.00e+00 > 1.00e-06" in stored["refused"]
+    assert "seconds" not in stored
 
 
 def test_rows_that_take_minutes_are_marked_slow():

@@ -46,3 +46,30 @@ def test_works_where_every_optional_package_is_missing_and_starts_no_gpu():
         [sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+IMPORTED_ANEW = """
+import sys
+import torch
+import lca_fused
+from lca_fused.backends import registered as first
+
+del sys.modules[first.__name__]
+import lca_fused.backends.registered as second
+
+assert second is not first
+rows, weight = torch.empty(2, 3, 4, 5, device="meta"), torch.empty(6, 5, device="meta")
+pooled = torch.ops.lca_fused.accumulate(rows, weight, None, None, "numba")
+assert pooled.shape == (2, 6)
+"""
+
+
+def test_operators_can_be_registered_anew():
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IMPORTED_ANEW],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from lca_fused import LCA, backends, local_concepts_accumulation
-from lca_fused.backends import numba_cpu, operator, triton_gpu
+from lca_fused.backends import numba_cpu, triton_gpu
+from lca_fused.backends.kernels import load
 from lca_fused.backends.triton_gpu import dispatch, tables
 from reference.lca import lca_reference
 from tests.parity import (
@@ -65,6 +66,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 gpu = pytest.mark.parametrize("device", [ON_GPU], indirect=True)
+triton = pytest.mark.parametrize("device", [IN_INTERPRETER, ON_GPU], indirect=True)
 
 
 @pytest.fixture(params=["one launch", "matmul and pooling"])
@@ -151,6 +153,62 @@ def test_any_strides_of_x_are_right(device, layout):
     inputs["x"] = LAYOUTS[layout](inputs["x"])
     gradient = random_gradient((3, 6), torch.float32).to(device)
     assert max(errors(accumulate, inputs, gradient).values()) <= 2e-6
+
+
+@triton
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_are_those_of_a_torch_copy(device, layout, dtype):
+    from lca_fused.backends.triton_gpu.rows import to_rows
+
+    for shape in ((2, 5, 3, 4), (3, 64, 8, 8), (2, 70, 9, 8), (1, 1, 1, 2), (2, 3, 67, 1)):
+        x = LAYOUTS[layout](torch.randn(shape, device=device).to(dtype))
+        rows = to_rows(x)
+        assert torch.equal(rows, x.permute(0, 2, 3, 1))
+        assert rows.is_contiguous()
+
+
+@triton
+@pytest.mark.parametrize("lines", [True, False])
+def test_rows_of_a_map_that_spans_more_than_2_31_elements_a_tile(device, lines):
+    from lca_fused.backends.triton_gpu.rows import to_rows
+
+    x = torch.empty(2**26, dtype=torch.float16, device=device)  # most of it is never touched
+    x = x.as_strided((1, 2, 3, 5), (0, 2**25, 8 if lines else 5, 1))
+    x.copy_(torch.randn(x.shape))
+    assert torch.equal(to_rows(x), x.permute(0, 2, 3, 1))
+
+
+@triton
+def test_rows_that_are_already_there_are_not_copied(device):
+    from lca_fused.backends.triton_gpu.rows import to_rows
+
+    x = torch.randn(2, 5, 3, 4, device=device).to(memory_format=torch.channels_last)
+    assert to_rows(x).data_ptr() == x.data_ptr()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_forward_and_backward_read_the_same_rows(device, layout, monkeypatch):
+    kernels = load(_BACKEND["name"])
+    copies, saved = [], []
+    real = kernels.to_rows
+    monkeypatch.setattr(kernels, "to_rows", lambda x: copies.append(real(x)) or copies[-1])
+    inputs = _to(device, random_inputs((2, 5, 3, 4), 6, dtype=torch.float32))
+    inputs["x"] = LAYOUTS[layout](inputs["x"])
+    leaves = {name: tensor.requires_grad_() for name, tensor in inputs.items()}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        output = accumulate(**leaves)
+    output.sum().backward()
+    places = [tensor.data_ptr() for tensor in saved]
+    if layout == "contiguous":
+        (copy,) = copies
+        assert places.count(copy.data_ptr()) == 1
+        assert leaves["x"].data_ptr() not in places
+    else:
+        assert not copies
+        assert places.count(leaves["x"].data_ptr()) == 1
+    assert leaves["x"].grad.shape == leaves["x"].shape
 
 
 @pytest.mark.usefixtures("path")
@@ -275,15 +333,35 @@ def test_autocast_computes_in_its_dtype_and_gives_float32_gradients(device, dtyp
 
 @pytest.mark.parametrize("wants_gradient", [False, True])
 def test_operators_pass_opcheck(device, wants_gradient):
+    operators, kernels = torch.ops.lca_fused, _BACKEND["name"]
     inputs = _to(device, random_inputs((2, 5, 3, 4), 6, dtype=torch.float32))
+    inputs["x"] = inputs["x"].permute(0, 2, 3, 1).contiguous()  # what they take is rows
     arguments = tuple(t.requires_grad_(wants_gradient) for t in inputs.values())
-    torch.library.opcheck(
-        operator._accumulate_with_gate, (*arguments, [1, 2, 3, 3], _BACKEND["name"])
-    )
+    opcheck = torch.library.opcheck
+    opcheck(operators.accumulate_and_save.default, (*arguments, [1, 2, 3, 3], kernels))
     if not wants_gradient:
-        torch.library.opcheck(operator._accumulate, (*arguments, None, _BACKEND["name"]))
-        gate, gradient = torch.rand(2, 12, 6, device=device), torch.rand(2, 6, device=device)
-        torch.library.opcheck(operator._projection_gradient, (gate, gradient, _BACKEND["name"]))
+        opcheck(operators.accumulate.default, (*arguments, None, kernels))
+        saved, gradient = torch.rand(2, 3, 4, 6, device=device), torch.rand(2, 6, device=device)
+        opcheck(operators.projection_gradient.default, (saved, gradient, [1, 2, 3, 3], kernels))
+
+
+def test_operators_take_rows_and_what_was_saved_with_any_strides(device):
+    operators, kernels = torch.ops.lca_fused, _BACKEND["name"]
+    inputs = _to(device, random_inputs((2, 5, 3, 4), 6, dtype=torch.float32))
+    rows, parameters = inputs["x"].permute(0, 2, 3, 1), (inputs["weight"], inputs["bias"])
+    assert not rows.is_contiguous()
+    for operator in (operators.accumulate, operators.accumulate_and_save):
+        found = operator(rows, *parameters, None, kernels)
+        expected = operator(rows.contiguous(), *parameters, None, kernels)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    saved, gradient = expected[1], torch.rand(2, 6, device=device)
+    strided = saved.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    torch.testing.assert_close(
+        operators.projection_gradient(strided, gradient, None, kernels),
+        operators.projection_gradient(saved, gradient, None, kernels),
+        rtol=0,
+        atol=0,
+    )
 
 
 @pytest.fixture
@@ -352,14 +430,14 @@ def test_without_a_c_compiler_the_kernels_say_so_once(monkeypatch):
 
 
 def test_a_triton_older_than_the_kernels_language_says_so_once(monkeypatch):
-    triton = pytest.importorskip("triton")
-    monkeypatch.delattr(triton, "constexpr_function", raising=False)
+    module = pytest.importorskip("triton")
+    monkeypatch.delattr(module, "constexpr_function", raising=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _index: (9, 0))
-    _assert_said_once(f"triton {triton.__version__} is installed.*3.5.*newer torch")
+    _assert_said_once(f"triton {module.__version__} is installed.*3.5.*newer torch")
 
 
 def _assert_said_once(pattern: str) -> None:
-    triton_gpu._toolchain_failure.cache_clear()
+    _forget_the_machine()
     try:
         with pytest.warns(RuntimeWarning, match=f"slower.*{pattern}"):
             reason = triton_gpu._unusable(0)
@@ -368,7 +446,21 @@ def _assert_said_once(pattern: str) -> None:
             warnings.simplefilter("error")
             assert triton_gpu._unusable(0) == reason
     finally:
-        triton_gpu._toolchain_failure.cache_clear()
+        _forget_the_machine()
+
+
+def _forget_the_machine() -> None:
+    triton_gpu._too_old.cache_clear()
+    triton_gpu._toolchain_failure.cache_clear()
+
+
+def test_a_gpu_that_is_too_old_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(triton_gpu, "_INTERPRETED", False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _index: (7, 5))
+    _forget_the_machine()
+    assert "7.5, the kernels need 8.0" in triton_gpu._unusable(0)
+    _forget_the_machine()
 
 
 def test_func_transforms_take_the_plain_operators_under_auto():

@@ -62,20 +62,22 @@ def ours(
     projection: Tensor, kernel_sizes: KernelSizes, grad_output: Tensor
 ) -> tuple[Tensor, Tensor]:
     output, gate = numba_cpu.pooled_with_gate(projection, kernel_sizes)
-    gradient = numba_cpu.projection_gradient(gate.flatten(1, 2), grad_output)
-    return output, gradient.view_as(gate)
+    gradient, _ = numba_cpu.projection_gradient(gate, grad_output, kernel_sizes)
+    return output, gradient
 
 
 def check(projection: Tensor, kernel_sizes: KernelSizes, bound: float) -> None:
     n, _, _, d = projection.shape
     grad_output = random_projection(n, 1, 1, d, projection.dtype, seed=1).view(n, d)
     expected, expected_gradient = reference64(projection, kernel_sizes, grad_output)
-    output, gradient = ours(projection, kernel_sizes, grad_output)
+    output, gate = numba_cpu.pooled_with_gate(projection, kernel_sizes)
+    gradient, sums = numba_cpu.projection_gradient(gate, grad_output, kernel_sizes)
     plain = numba_cpu.pooled(projection, kernel_sizes)
     assert plain.dtype == output.dtype == gradient.dtype == projection.dtype
     assert relative_error(plain, expected) <= bound
     assert relative_error(output, expected) <= bound
     assert relative_error(gradient, expected_gradient) <= bound
+    assert relative_error(sums, expected_gradient.sum((1, 2))) <= bound
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
@@ -113,7 +115,9 @@ def test_no_images_or_no_columns(shape):
     output, gate = numba_cpu.pooled_with_gate(projection, kernel_sizes)
     assert output.shape == (n, d)
     assert gate.shape == shape
-    assert numba_cpu.projection_gradient(gate.flatten(1, 2), output).numel() == gate.numel()
+    gradient, sums = numba_cpu.projection_gradient(gate, output, kernel_sizes)
+    assert gradient.shape == gate.shape
+    assert sums.shape == output.shape
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

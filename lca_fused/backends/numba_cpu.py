@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lca_fused.backends.operator import accumulate
-from lca_fused.backends.projection import project
+from lca_fused.backends.projection import project_rows
 from lca_fused.backends.tracing import constant, subclass_of_tensor
 from lca_fused.rectangles import KernelSizes, num_rectangles, resolve_kernel_sizes
 
@@ -62,17 +62,24 @@ def local_concepts_accumulation(
     return accumulate(x, weight, bias, kernel_sizes, "numba")
 
 
+def to_rows(x: Tensor) -> Tensor:
+    """(N, C, H, W), any strides -> (N, H, W, C), contiguous; a view where x is laid out so."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
 def project_and_pool(
-    x: Tensor, weight: Tensor, bias: Tensor | None, kernel_sizes: KernelSizes | None, gate: bool
+    rows: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel_sizes: KernelSizes | None,
+    training: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return (N, D) and, if wanted, the gate map times H * W, (N, H * W, D)."""
-    n, _, height, width = x.shape
+    """(N, H, W, C) -> (N, D) and, for training, the gate map as `pooled_with_gate` returns it."""
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        projection = project(x, weight, bias)
-    if not gate:
+        projection = project_rows(rows, weight, bias)
+    if not training:
         return pooled(projection, kernel_sizes), None
-    output, gate_map = pooled_with_gate(projection, kernel_sizes, overwrite=True)
-    return output, gate_map.view(n, height * width, weight.shape[0])
+    return pooled_with_gate(projection, kernel_sizes, overwrite=True)
 
 
 def pooled(projection: Tensor, kernel_sizes: KernelSizes | None) -> Tensor:
@@ -101,16 +108,35 @@ def pooled_with_gate(
     return _run("pool_with_gate", source, kernel_sizes, gate), gate
 
 
-def projection_gradient(gate_map: Tensor, grad_pooled: Tensor) -> Tensor:
-    """(N, H*W, D) as `pooled_with_gate` scales it, (N, D) -> gradient of the projection."""
+def projection_gradient(
+    gate_map: Tensor,
+    grad_pooled: Tensor,
+    kernel_sizes: KernelSizes | None,  # noqa: ARG001, the gate map holds what they say
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the projection, and its sum over the positions of each image.
+
+    Args:
+        gate_map: (N, H, W, D), as `pooled_with_gate` scales it.
+        grad_pooled: (N, D), any strides.
+        kernel_sizes: not needed here.
+
+    Returns:
+        (N, H, W, D) in the dtype of the gate map, and (N, D) in that of accumulation.
+    """
+    n, height, width, d = gate_map.shape
     summed_in = _summed_in(gate_map.dtype)
-    scaled = (grad_pooled.to(summed_in) / gate_map.shape[1]).unsqueeze(1)
+    scaled = grad_pooled.to(summed_in) / (height * width)
     if gate_map.dtype == summed_in:
-        return gate_map * scaled
+        gradient = gate_map * scaled[:, None, None]
+        return gradient, gradient.sum((1, 2))
     gradient = torch.empty_like(gate_map)
-    for target, image_gate, image_scaled in zip(gradient, gate_map, scaled, strict=True):
-        target.copy_(image_gate * image_scaled)  # widened an image at a time
-    return gradient
+    sums = torch.empty(n, d, dtype=summed_in, device="cpu")
+    images = zip(gradient, gate_map, scaled, sums, strict=True)
+    for target, image_gate, image_scaled, image_sums in images:  # widened an image at a time
+        product = image_gate * image_scaled
+        target.copy_(product)
+        torch.sum(product, (0, 1), out=image_sums)
+    return gradient, sums
 
 
 def _run(

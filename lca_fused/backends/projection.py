@@ -7,11 +7,15 @@ from torch import Tensor
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(N, C, H, W) -> (N, H, W, D), contiguous: one matrix product of N*H*W rows.
+    """(N, C, H, W), any strides -> (N, H, W, D): as `project_rows`, after laying x out as rows."""
+    return project_rows(x.permute(0, 2, 3, 1), weight, bias)
 
-    The rows are copied unless `x` is channels_last. Left to itself F.linear multiplies each line
-    of a strided map by the weight again where nothing wants a gradient, three times slower.
+
+def project_rows(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(N, H, W, C) -> (N, H, W, D), contiguous: one matrix product of N*H*W rows.
+
+    Rows that are not contiguous are copied. Left to itself F.linear multiplies each line of a
+    strided map by the weight again where nothing wants a gradient, three times slower.
     """
-    n, _, height, width = x.shape
-    rows = x.permute(0, 2, 3, 1).flatten(0, 2)
-    return F.linear(rows, weight, bias).view(n, height, width, weight.shape[0])
+    n, height, width, _ = rows.shape
+    return F.linear(rows.flatten(0, 2), weight, bias).view(n, height, width, weight.shape[0])

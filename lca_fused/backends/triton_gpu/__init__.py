@@ -4,10 +4,11 @@
 |---|---|
 | columns.py | rectangles of a column that is held in registers |
 | tile.py | a matrix tile as such columns, and back |
+| rows.py | the feature map as rows: a transposing copy |
 | project_and_pool.py | forward: one of the next two |
 | fused.py | one launch: projection, rectangles, ReLU, mean |
 | pooling.py | rectangles of a projection in memory, by small_map.py or large_map.py |
-| gradient.py | backward: gate map times dL/dy |
+| gradient.py | backward: gate map times dL/dy, and its sums over positions |
 | dispatch.py | which kernel serves which call, and its tile |
 | autotune.py | tiles by timing, where that is asked for |
 | tables.py, launch.py | kernel sizes as the kernels take them; what launches share |
@@ -50,11 +51,17 @@ def unavailable(x: Tensor) -> str | None:
 
 @constant
 def _unusable(index: int | None) -> str | None:
-    if torch.version.hip is None and not _INTERPRETED:
-        major, minor = torch.cuda.get_device_capability(index)
-        if major < 8:
-            return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"
+    if torch.version.hip is None and not _INTERPRETED and (reason := _too_old(index)) is not None:
+        return reason
     return _toolchain_failure()
+
+
+@cache
+def _too_old(index: int | None) -> str | None:
+    major, minor = torch.cuda.get_device_capability(index)
+    if major < 8:
+        return f"the GPU has compute capability {major}.{minor}, the kernels need 8.0"
+    return None
 
 
 @cache

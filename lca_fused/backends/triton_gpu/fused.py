@@ -21,7 +21,7 @@ from lca_fused.rectangles import KernelSizes
 
 @triton.jit(do_not_specialize=["N"])  # or batches of other sizes would compile it again
 def fused_kernel(
-    x_ptr,  # (N, C, H, W), any strides
+    rows_ptr,  # (N, H * W, C)
     weight_ptr,  # (D, C)
     bias_ptr,  # (D,), or unused
     pooled_ptr,  # (N, D)
@@ -29,10 +29,6 @@ def fused_kernel(
     N,
     C,
     D,
-    stride_n,
-    stride_c,
-    stride_h,
-    stride_w,
     weight_stride_d,
     weight_stride_c,
     bias_stride,
@@ -63,12 +59,11 @@ def fused_kernel(
     channel = tl.arange(0, BLOCK_C)
     block_of_channels = tl.full((), BLOCK_C, tl.int64)
 
-    row_offsets = (
-        image.to(tl.int64) * stride_n
-        + (position // W).to(tl.int64) * stride_h
-        + (position % W).to(tl.int64) * stride_w
-    )
-    x_ptrs = x_ptr + row_offsets[:, None] + channel[None, :].to(tl.int64) * stride_c
+    place = position
+    if TRANSPOSED:
+        place = (position % W) * H + position // W
+    row_offsets = (image.to(tl.int64) * (H * W) + place) * C
+    rows_ptrs = rows_ptr + row_offsets[:, None] + channel[None, :]
     weight_ptrs = (
         weight_ptr
         + feature[None, :].to(tl.int64) * weight_stride_d
@@ -80,10 +75,10 @@ def fused_kernel(
         tile += bias[None, :].to(tl.float32)
     for first_channel in range(0, C, BLOCK_C):
         in_channels = channel < C - first_channel
-        x = tl.load(x_ptrs, mask=in_map[:, None] & in_channels[None, :], other=0.0)
+        x = tl.load(rows_ptrs, mask=in_map[:, None] & in_channels[None, :], other=0.0)
         weight = tl.load(weight_ptrs, mask=in_channels[:, None] & in_features[None, :], other=0.0)
         tile = tl.dot(x, weight, tile, input_precision="ieee")
-        x_ptrs += block_of_channels * stride_c
+        rows_ptrs += BLOCK_C
         weight_ptrs += block_of_channels * weight_stride_c
     pool_tile(
         tile,
@@ -105,7 +100,7 @@ def fused_kernel(
 
 
 def accumulate(
-    x: Tensor,
+    rows: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     kernel_sizes: KernelSizes | None,
@@ -115,30 +110,29 @@ def accumulate(
     """Project and pool in one launch.
 
     Args:
-        x: (N, C, H, W), any strides, a map that `dispatch.in_registers` lets pass.
-        weight: (D, C), any strides, in the dtype of x: float32, float16 or bfloat16.
-        bias: (D,) in the dtype of x, or None.
+        rows: (N, H, W, C), contiguous, of a map that `dispatch.in_registers` lets pass.
+        weight: (D, C), any strides, in the dtype of the rows: float32, float16 or bfloat16.
+        bias: (D,) in the dtype of the rows, or None.
         kernel_sizes: (kh, kw) pairs that fit the map; None means all but 1x1.
         gate: whether the gate map is wanted.
         tile: `dispatch`'s unless one is given.
 
     Returns:
-        (N, D) and the gate map times H * W, (N, H * W, D), or None; in the dtype of x.
+        (N, D) and the gate map times H * W, (N, H, W, D), or None; in the dtype of the rows.
     """
-    n, c = x.shape[:2]
+    n, height, width, c = rows.shape
     d = weight.shape[0]
-    transposed, height, width, kernel_sizes = orientation(*x.shape[2:], kernel_sizes)
-    sizes, rectangles = bit_mask(height, width, kernel_sizes)
-    strides = (x.mT if transposed else x).stride()
-    pooled = x.new_empty(n, d)
-    gate_map = x.new_empty(n, height * width, d) if gate else None
+    pooled = rows.new_empty(n, d)
+    gate_map = rows.new_empty(n, height, width, d) if gate else None
     if n == 0:
         return pooled, gate_map
+    transposed, height, width, kernel_sizes = orientation(height, width, kernel_sizes)
+    sizes, rectangles = bit_mask(height, width, kernel_sizes)
 
     def launch(config: Tile) -> None:
         blocks = triton.cdiv(n, config.images) * triton.cdiv(d, config.block_d)
         fused_kernel[(blocks,)](
-            x,
+            rows,
             weight,
             bias,
             pooled,
@@ -146,7 +140,6 @@ def accumulate(
             n,
             c,
             d,
-            *strides,
             *weight.stride(),
             0 if bias is None else bias.stride(0),
             H=height,
@@ -160,13 +153,15 @@ def accumulate(
             POSITIONS=config.positions,
             BLOCK_D=config.block_d,
             BLOCK_C=config.block_c,
-            **options(x, config.threads, stages=config.stages, max_registers=config.max_registers),
+            **options(
+                rows, config.threads, stages=config.stages, max_registers=config.max_registers
+            ),
         )
 
-    with on_device_of(x):
+    with on_device_of(rows):
         if tile is None:
-            default = one_launch_tile(n, d, height, width, x.element_size(), gate, gpu_of(x))
-            key = ("fused", *tile_key(n, c, d, height, width, x.dtype, gate))
-            tile = best(key, default, one_launch_candidates, launch, x.device)
+            default = one_launch_tile(n, d, height, width, rows.element_size(), gate, gpu_of(rows))
+            key = ("fused", *tile_key(n, c, d, height, width, rows.dtype, gate))
+            tile = best(key, default, one_launch_candidates, launch, rows.device)
         launch(tile)
     return pooled, gate_map

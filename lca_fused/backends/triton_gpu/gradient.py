@@ -15,6 +15,7 @@ def gradient_kernel(
     gate_ptr,  # (N, LENGTH, D), contiguous
     grad_pooled_ptr,  # (N, D), any strides
     grad_projection_ptr,  # (N, LENGTH, D), contiguous
+    sums_ptr,  # (N, D), contiguous
     D,
     stride_n,
     stride_d,
@@ -23,47 +24,53 @@ def gradient_kernel(
     BLOCK_P: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """One program a BLOCK_P x BLOCK_D tile of one image."""
+    """One program BLOCK_D features of one image, BLOCK_P positions at a time."""
     feature_blocks = tl.cdiv(D, BLOCK_D)
-    position_blocks = tl.cdiv(LENGTH, BLOCK_P)
-    block = tl.program_id(0)
-    feature = (block % feature_blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
-    block = block // feature_blocks
-    position = (block % position_blocks) * BLOCK_P + tl.arange(0, BLOCK_P)
-    image = (block // position_blocks).to(tl.int64)
+    feature = (tl.program_id(0) % feature_blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
+    image = (tl.program_id(0) // feature_blocks).to(tl.int64)
+    in_features = feature < D
 
     grad_ptrs = grad_pooled_ptr + image * stride_n + feature.to(tl.int64) * stride_d
-    grad = tl.load(grad_ptrs, mask=feature < D, other=0.0).to(DTYPE) / LENGTH
-    offsets = (image * LENGTH + position)[:, None] * D + feature[None, :]
-    inside = (position < LENGTH)[:, None] & (feature < D)[None, :]
-    gate = tl.load(gate_ptr + offsets, mask=inside, other=0.0).to(DTYPE)
-    tl.store(grad_projection_ptr + offsets, gate * grad[None, :], mask=inside)
+    grad = tl.load(grad_ptrs, mask=in_features, other=0.0).to(DTYPE) / LENGTH
+    total = tl.zeros((BLOCK_P, BLOCK_D), dtype=DTYPE)
+    for first in range(0, LENGTH, BLOCK_P):
+        position = first + tl.arange(0, BLOCK_P)
+        offsets = (image * LENGTH + position)[:, None] * D + feature[None, :]
+        inside = (position < LENGTH)[:, None] & in_features[None, :]
+        product = tl.load(gate_ptr + offsets, mask=inside, other=0.0).to(DTYPE) * grad[None, :]
+        tl.store(grad_projection_ptr + offsets, product, mask=inside)
+        total += product
+    tl.store(sums_ptr + image * D + feature, tl.sum(total, axis=0), mask=in_features)
 
 
-def projection_gradient(gate_map: Tensor, grad_pooled: Tensor) -> Tensor:
-    """Return the gradient of the projection, (N, LENGTH, D), in the dtype of the gate map.
+def gate_times_gradient(gate_map: Tensor, grad_pooled: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the projection, and its sum over the positions of each image.
 
     Args:
-        gate_map: (N, LENGTH, D), contiguous: the gate map times LENGTH.
+        gate_map: (N, H, W, D), contiguous: the gate map times H * W.
         grad_pooled: (N, D), any strides.
+
+    Returns:
+        (N, H, W, D) in the dtype of the gate map, and (N, D) in that of accumulation.
     """
-    n, length, d = gate_map.shape
+    n, height, width, d = gate_map.shape
     gradient = torch.empty_like(gate_map)
-    if gate_map.numel() == 0:
-        return gradient
-    block_p, block_d = 16, 128
-    blocks = n * triton.cdiv(length, block_p) * triton.cdiv(d, block_d)
+    sums = gate_map.new_empty(n, d, dtype=torch.promote_types(gate_map.dtype, torch.float32))
+    if n == 0:
+        return gradient, sums
+    block_d = 64
     with on_device_of(gate_map):
-        gradient_kernel[(blocks,)](
+        gradient_kernel[(n * -(-d // block_d),)](
             gate_map,
             grad_pooled,
             gradient,
+            sums,
             d,
             *grad_pooled.stride(),
-            LENGTH=length,
+            LENGTH=height * width,
             DTYPE=accumulation(gate_map.dtype),
-            BLOCK_P=block_p,
+            BLOCK_P=64,
             BLOCK_D=block_d,
             **options(gate_map, 128),
         )
-    return gradient
+    return gradient, sums

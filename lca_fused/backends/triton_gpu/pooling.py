@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from lca_fused.backends.triton_gpu import dispatch
@@ -24,12 +25,12 @@ def pool(
         tile: `dispatch`'s unless one is given, for a map that `dispatch.in_registers` lets pass.
 
     Returns:
-        (N, D) and the gate map times H * W, (N, H * W, D), or None; in the dtype of `projection`.
+        (N, D) and the gate map times H * W, (N, H, W, D), or None; in the dtype of `projection`.
     """
     projection = projection.contiguous()
     n, height, width, d = projection.shape
     pooled = projection.new_empty(n, d)
-    gate_map = projection.new_empty(n, height * width, d) if gate else None
+    gate_map = torch.empty_like(projection) if gate else None
     if projection.numel() == 0:
         return pooled, gate_map
     with on_device_of(projection):

@@ -1,0 +1,58 @@
+"""What a launch costs, counted in its disassembly: issue slots, cycles and arithmetic of a thread.
+
+An issue slot is an instruction that a warp issues for its threads; a sub-partition of a
+multiprocessor issues one a cycle. With many warps to hide each other's waits, slots bound the time
+of a kernel; alone, a warp takes the cycles that the compiler's stall counts say, and whatever it
+waits for memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from benchmarks.disassembly import Instruction
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one thread; per column or per rectangle after division.
+
+    Attributes:
+        slots: instructions issued.
+        arithmetic: floating-point results; an instruction on a pair of numbers has two.
+        cycles: sum of the stall counts; None where the code has none (AMD).
+    """
+
+    slots: float
+    arithmetic: float
+    cycles: float | None
+
+    def __truediv__(self, count: float) -> Cost:
+        cycles = None if self.cycles is None else self.cycles / count
+        return Cost(self.slots / count, self.arithmetic / count, cycles)
+
+
+def thread_cost(
+    program: Sequence[Instruction],
+    times: Sequence[float],
+    places: Collection[int] | None = None,
+) -> Cost:
+    """Cost of a thread.
+
+    Args:
+        program: the kernel's instructions.
+        times: how often each runs.
+        places: indices of the instructions that count; None for all.
+    """
+    kept = range(len(program)) if places is None else places
+    run = [(program[place], times[place]) for place in kept if times[place]]
+    stalls = [
+        None if instruction.stall is None else max(1, instruction.stall) * count
+        for instruction, count in run
+    ]
+    return Cost(
+        sum(count for _, count in run),
+        sum(instruction.arithmetic * count for instruction, count in run),
+        None if None in stalls else sum(stall for stall in stalls if stall is not None),
+    )
