@@ -128,12 +128,6 @@ def _call(case: Case) -> None:
 
 
 def _name(launch: Launch) -> str:
-    """The kernel's name, "gate" with the gate map, and what part of it a launch does."""
-    arguments = launch.arguments
-    name = launch.kernel.__name__.removesuffix("_kernel")
-    if arguments.get("GATE"):
-        name += " gate"
-    parts = [part for part in ("WITHIN", "ACROSS", "FINISH") if arguments.get(part)]
-    if arguments.get("GATE") and len(parts) == 1:
-        name += f" {parts[0].lower()}"
-    return name
+    """The kernel's name, with "gate" where it writes the gate map."""
+    name = str(launch.kernel.__name__).removesuffix("_kernel")
+    return f"{name} gate" if launch.arguments.get("GATE") else name

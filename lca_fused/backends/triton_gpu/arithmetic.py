@@ -200,8 +200,7 @@ def _relu_of_sum_of_halves(b, a):
     else:
         return tl.inline_asm_elementwise(
             "fma.rn.relu.f16x2 $0, $1, $3, $2;", "=r,r,r,r",
-            [b, a, tl.full(b.shape, halves_of(1.0), tl.int32)],
-            dtype=tl.int32, is_pure=True, pack=1,
+            [b, a, halves_of(b, 1.0)], dtype=tl.int32, is_pure=True, pack=1,
         )  # fmt: skip
 
 
@@ -221,13 +220,13 @@ def _relu_of_halves(b):
 
 @triton.jit
 def larger_magnitude_of_bfloat16(x, y):
-    """Of two pairs of bfloat16 in an int32 each the larger |.|, with any sign; NaN if one is."""
+    """The larger of x, not negative, and |y|, two bfloat16 in an int32; NaN if either is."""
     if INTERPRETED:
         x, y = x & 0x7FFF7FFF, y & 0x7FFF7FFF
         return tl.maximum(x & 0xFFFF, y & 0xFFFF) | tl.maximum(x & -65536, y & -65536)
     else:
         return tl.inline_asm_elementwise(
-            "max.NaN.xorsign.abs.bf16x2 $0, $1, $2;", "=r,r,r", [x, y],
+            "{.reg .b32 t; abs.bf16x2 t, $2; max.NaN.bf16x2 $0, $1, t;}", "=r,r,r", [x, y],
             dtype=tl.int32, is_pure=True, pack=1,
         )  # fmt: skip
 

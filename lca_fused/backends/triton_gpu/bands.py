@@ -163,9 +163,11 @@ def rows_of_two_chunks(
     # walk all that is made of a row for each of its loads: half the compile time.
     if distance > 0:
         between = no_lanes
-        for j in range(FIRST, distance):
-            raw = tl.load(row + j * stride_w, mask=inside, other=0)
-            between = add_scaled(between, raw, factors, ARITHMETIC)
+        for first in range(FIRST, distance, LAST):
+            for j in tl.static_range(LAST):
+                there = inside & (first + j < distance)
+                raw = tl.load(row + (first + j) * stride_w, mask=there, other=0)
+                between = add_scaled(between, raw, factors, ARITHMETIC)
         left = suffix_values(row, no_lanes, factors, inside, stride_w, FIRST, BOUND, ARITHMETIC)
         right = prefix_values(
             row + distance * stride_w, between, factors, inside, stride_w, LAST, BOUND, ARITHMETIC

@@ -143,15 +143,17 @@ def sum_across_kernel(
 
 
 @triton.jit(do_not_specialize=["columns", "parts"])
-def add_parts_kernel(part_ptr, pooled_ptr, columns, parts, BLOCK: tl.constexpr):
+def add_parts_kernel(
+    part_ptr, pooled_ptr, columns, parts, AT_ONCE: tl.constexpr, BLOCK: tl.constexpr
+):
     """Sum up (parts, columns) over the parts."""
     column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = column < columns
-    places = part_ptr + column
-    total = tl.load(places, mask=inside, other=0.0)
-    for _ in range(1, parts):
-        places += columns
-        total += tl.load(places, mask=inside, other=0.0)
+    total = tl.load(part_ptr + column, mask=inside, other=0.0)
+    for first in range(1, parts, AT_ONCE):
+        for j in tl.static_range(AT_ONCE):
+            place = part_ptr + tl.cast(first + j, tl.int64) * columns + column
+            total += tl.load(place, mask=inside & (first + j < parts), other=0.0)
     tl.store(pooled_ptr + column, total, mask=inside)
 
 

@@ -31,7 +31,7 @@ from lca_fused.backends.triton_gpu.bands import (
 
 
 @triton.jit(do_not_specialize=["columns"])  # or batches of other sizes would compile it again
-def gate_kernel(
+def gate_whole_kernel(
     values_ptr,  # (N, H, W, D)
     pooled_ptr,  # (N, D)
     gate_ptr,  # as values

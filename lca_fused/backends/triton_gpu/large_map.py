@@ -21,7 +21,7 @@ from lca_fused.backends.triton_gpu.forward_bands import (
     sum_across_kernel,
     sum_within_kernel,
 )
-from lca_fused.backends.triton_gpu.gate_bands import gate_kernel
+from lca_fused.backends.triton_gpu.gate_bands import gate_whole_kernel
 from lca_fused.backends.triton_gpu.gate_chunks import (
     gate_across_kernel,
     gate_finish_kernel,
@@ -147,7 +147,7 @@ def _pool(bands: _Bands, pooled: Tensor, splits: int) -> None:
 
 def _pool_with_gate_map(bands: _Bands, pooled: Tensor, gate_map: Tensor) -> None:
     gates, steps = _gates_and_steps(bands, gate_map)
-    gate_kernel[(bands.programs,)](
+    gate_whole_kernel[(bands.programs,)](
         bands.values, pooled, gates, steps, *bands.weights, bands.columns, bands.height,
         bands.rectangles, **bands.layout, **bands.sums,
     )  # fmt: skip
@@ -195,5 +195,5 @@ def _parts(pooled: Tensor, count: int) -> Tensor:
 def _add_parts(parts: Tensor, pooled: Tensor) -> None:
     columns = pooled.numel()
     add_parts_kernel[(-(-columns // COLUMNS),)](
-        parts, pooled, columns, len(parts), BLOCK=COLUMNS, **options(pooled, COLUMNS)
+        parts, pooled, columns, len(parts), AT_ONCE=8, BLOCK=COLUMNS, **options(pooled, COLUMNS)
     )
