@@ -143,7 +143,7 @@ def fma_halves(x, y, z):
 
 @triton.jit
 def subtract_product_of_halves(z, x, y):
-    """z - x * y, rounded once."""
+    """Less a product, rounded once."""
     if INTERPRETED:
         return _packed(
             _rounded_fma(-_lower(x), _lower(y), _lower(z)),
@@ -315,7 +315,7 @@ def add_values(x, y, ARITHMETIC: tl.constexpr):
 
 @triton.jit
 def subtract_values(x, y, ARITHMETIC: tl.constexpr):
-    """x - y of two values."""
+    """Difference of two values."""
     return subtract_halves(x, y) if ARITHMETIC == "halves" else x - y
 
 
@@ -327,7 +327,7 @@ def add_amounts(x, y, ARITHMETIC: tl.constexpr):
 
 @triton.jit
 def fma_values(x, y, z, ARITHMETIC: tl.constexpr):
-    """x * y + z."""
+    """A product plus z."""
     if ARITHMETIC == "halves":
         return fma_halves(x, y, z)
     else:
@@ -336,7 +336,7 @@ def fma_values(x, y, z, ARITHMETIC: tl.constexpr):
 
 @triton.jit
 def subtract_product(z, x, y, ARITHMETIC: tl.constexpr):
-    """z - x * y."""
+    """Less a product."""
     if ARITHMETIC == "halves":
         return subtract_product_of_halves(z, x, y)
     else:

@@ -2,7 +2,9 @@
 
 A *band* is the rows [top, bottom] of a map, held as the prefix sums along W of their sum. A band is
 the one that ends a row higher plus a row, so a loop over `bottom` walks all bands that start at
-`top`. Two top rows go through one loop: what a row costs is shared by the bands of both.
+`top`. Two top rows go through one loop: what a row costs is shared by the bands of both. A row is
+added to the lower band right away, zero times for the row that only the upper one has, so that it
+need not be kept while the upper band is worked on.
 
 A thread holds one column, or, in packed halves, two: its *lanes*. Pointers, strides and counts of
 columns are in elements, which then are int32 of two bfloat16 each.
@@ -14,6 +16,7 @@ import triton.language as tl
 from lca_fused.backends.triton_gpu.arithmetic import (
     add_values,
     biased_exponent,
+    fma_values,
     larger_magnitude,
     larger_magnitude_of_bfloat16,
     lower_bfloat16,
@@ -25,10 +28,24 @@ from lca_fused.backends.triton_gpu.arithmetic import (
 
 @triton.jit
 def add_bands(x, y, ARITHMETIC: tl.constexpr):
-    """x + y of two tuples of values."""
+    """Sums of two tuples of values."""
     out = ()
     for j in tl.static_range(len(x)):
         out = out + (add_values(x[j], y[j], ARITHMETIC),)
+    return out
+
+
+@triton.jit
+def add_times(x, y, factor, ARITHMETIC: tl.constexpr):
+    """Tuple x plus a number, in the dtype of the lanes, times tuple y."""
+    if ARITHMETIC == "halves":
+        same = factor + tl.zeros_like(x[0]).to(tl.float32)
+        factors = pack(same, same)
+    else:
+        factors = factor + tl.zeros_like(x[0])
+    out = ()
+    for j in tl.static_range(len(x)):
+        out = out + (fma_values(y[j], factors, x[j], ARITHMETIC),)
     return out
 
 

@@ -19,6 +19,7 @@ from lca_fused.backends.triton_gpu.arithmetic import (
 from lca_fused.backends.triton_gpu.bands import (
     add_bands,
     add_lanes,
+    add_times,
     column_scales,
     no_values,
     prefix_values,
@@ -69,10 +70,10 @@ def sum_within_kernel(
             )  # fmt: skip
             kh = bottom - top
             upper = add_bands(upper, row, ARITHMETIC)
+            lower = add_times(lower, row, tl.where(bottom > top, 1.0, 0.0), ARITHMETIC)
             amount = _amount_within(zero[0], upper, width_weight_ptr + kh * W, ARITHMETIC)
             totals = add_lanes(totals, amount, tl.load(height_weight_ptr + kh))
             if bottom > top:
-                lower = add_bands(lower, row, ARITHMETIC)
                 weights = width_weight_ptr + (kh - 1) * W
                 amount = _amount_within(zero[0], lower, weights, ARITHMETIC)
                 totals = add_lanes(totals, amount, tl.load(height_weight_ptr + kh - 1))
@@ -129,12 +130,13 @@ def sum_across_kernel(
             weights = width_weight_ptr + kh * W + distance
             upper_left = add_bands(upper_left, row_left, ARITHMETIC)
             upper_right = add_bands(upper_right, row_right, ARITHMETIC)
+            in_lower = tl.where(bottom > top, 1.0, 0.0)
+            lower_left = add_times(lower_left, row_left, in_lower, ARITHMETIC)
+            lower_right = add_times(lower_right, row_right, in_lower, ARITHMETIC)
             amount = _amount_across(zero[0], upper_left, upper_right, weights, ARITHMETIC)
             totals = add_lanes(totals, amount, tl.load(height_weight_ptr + kh))
             if bottom > top:
                 weights -= W
-                lower_left = add_bands(lower_left, row_left, ARITHMETIC)
-                lower_right = add_bands(lower_right, row_right, ARITHMETIC)
                 amount = _amount_across(zero[0], lower_left, lower_right, weights, ARITHMETIC)
                 totals = add_lanes(totals, amount, tl.load(height_weight_ptr + kh - 1))
     part_ptr += tl.program_id(1).to(tl.int64) * columns * len(zero)

@@ -14,7 +14,6 @@ from lca_fused.backends.triton_gpu.arithmetic import (
     fma_values,
     is_greater,
     lanes_of,
-    pack,
     pack_bfloat16,
     subtract_product,
     subtract_values,
@@ -22,6 +21,7 @@ from lca_fused.backends.triton_gpu.arithmetic import (
 from lca_fused.backends.triton_gpu.bands import (
     add_bands,
     add_lanes,
+    add_times,
     column_scales,
     no_values,
     prefix_values,
@@ -80,12 +80,12 @@ def gate_whole_kernel(
             )
             kh = bottom - top
             upper = add_bands(upper, row, ARITHMETIC)
+            lower = add_times(lower, row, tl.where(bottom > top, 1.0, 0.0), ARITHMETIC)
             totals, running = add_band(
                 totals, running, upper, width_weight_ptr + kh * W, height_weight_ptr + kh,
                 ARITHMETIC,
             )  # fmt: skip
             if bottom > top:
-                lower = add_bands(lower, row, ARITHMETIC)
                 totals, lower_running = add_band(
                     totals, lower_running, lower, width_weight_ptr + (kh - 1) * W,
                     height_weight_ptr + kh - 1, ARITHMETIC,
@@ -122,7 +122,7 @@ def add_band(totals, running, band, width_weight_ptr, height_weight_ptr, ARITHME
     amount = sum_of_products(tl.zeros_like(band[0]), steps[1:], band, ARITHMETIC)
     kh_weight = tl.load(height_weight_ptr)
     totals = add_lanes(totals, lanes_of(amount, ARITHMETIC), -kh_weight)
-    return totals, add_weighted_steps(running, steps, kh_weight, ARITHMETIC)
+    return totals, add_times(running, steps, kh_weight, ARITHMETIC)
 
 
 @triton.jit
@@ -131,20 +131,6 @@ def sum_of_products(total, x, y, ARITHMETIC: tl.constexpr):
     for j in tl.static_range(len(x)):
         total = fma_values(x[j], y[j], total, ARITHMETIC)
     return total
-
-
-@triton.jit
-def add_weighted_steps(running, steps, weight, ARITHMETIC: tl.constexpr):
-    """`running` plus weight, a number of the lanes' dtype, times as many steps."""
-    if ARITHMETIC == "halves":
-        same = weight + tl.zeros_like(running[0]).to(tl.float32)
-        factor = pack(same, same)
-    else:
-        factor = weight + tl.zeros_like(running[0])
-    out = ()
-    for j in tl.static_range(len(running)):
-        out = out + (fma_values(steps[j], factor, running[j], ARITHMETIC),)
-    return out
 
 
 @triton.jit
@@ -180,7 +166,7 @@ def _steps_within(band, width_weight_ptr, ARITHMETIC: tl.constexpr):
 
 @triton.jit
 def subtract_bands(x, y, ARITHMETIC: tl.constexpr):
-    """x - y of two tuples of values."""
+    """Differences of two tuples of values."""
     out = ()
     for j in tl.static_range(len(x)):
         out = out + (subtract_values(x[j], y[j], ARITHMETIC),)

@@ -19,6 +19,7 @@ from lca_fused.backends.triton_gpu.arithmetic import (
 from lca_fused.backends.triton_gpu.bands import (
     add_bands,
     add_lanes,
+    add_times,
     column_scales,
     no_values,
     prefix_values,
@@ -28,7 +29,6 @@ from lca_fused.backends.triton_gpu.bands import (
 )
 from lca_fused.backends.triton_gpu.gate_bands import (
     add_band,
-    add_weighted_steps,
     load_steps,
     load_weights,
     store_gates,
@@ -82,12 +82,12 @@ def gate_within_kernel(
             )  # fmt: skip
             kh = bottom - top
             upper = add_bands(upper, row, ARITHMETIC)
+            lower = add_times(lower, row, tl.where(bottom > top, 1.0, 0.0), ARITHMETIC)
             totals, running = add_band(
                 totals, running, upper, width_weight_ptr + kh * W, height_weight_ptr + kh,
                 ARITHMETIC,
             )  # fmt: skip
             if bottom > top:
-                lower = add_bands(lower, row, ARITHMETIC)
                 totals, lower_running = add_band(
                     totals, lower_running, lower, width_weight_ptr + (kh - 1) * W,
                     height_weight_ptr + kh - 1, ARITHMETIC,
@@ -161,12 +161,13 @@ def gate_across_kernel(
             weights = width_weight_ptr + kh * W + (last - start)
             left = add_bands(left, row_left, ARITHMETIC)
             right = add_bands(right, row_right, ARITHMETIC)
+            in_lower = tl.where(bottom > top, 1.0, 0.0)
+            lower_left = add_times(lower_left, row_left, in_lower, ARITHMETIC)
+            lower_right = add_times(lower_right, row_right, in_lower, ARITHMETIC)
             totals, up, down = _add_across(
                 totals, up, down, left, right, weights, height_weight_ptr + kh, ARITHMETIC
             )
             if bottom > top:
-                lower_left = add_bands(lower_left, row_left, ARITHMETIC)
-                lower_right = add_bands(lower_right, row_right, ARITHMETIC)
                 totals, lower_up, lower_down = _add_across(
                     totals, lower_up, lower_down, lower_left, lower_right, weights - W,
                     height_weight_ptr + kh - 1, ARITHMETIC,
@@ -236,8 +237,8 @@ def _add_across(
     amount = sum_of_products(amount, downs, right, ARITHMETIC)
     kh_weight = tl.load(height_weight_ptr)
     totals = add_lanes(totals, lanes_of(amount, ARITHMETIC), kh_weight)
-    up = add_weighted_steps(up, ups, kh_weight, ARITHMETIC)
-    down = add_weighted_steps(down, downs, kh_weight, ARITHMETIC)
+    up = add_times(up, ups, kh_weight, ARITHMETIC)
+    down = add_times(down, downs, kh_weight, ARITHMETIC)
     return totals, up, down
 
 
