@@ -130,6 +130,6 @@ def _call(case: Case) -> None:
 
 
 def _name(launch: Launch) -> str:
-    """The kernel's name, and whether the one-launch kernel keeps the projection."""
-    name = launch.kernel.__name__.removesuffix("_kernel")
+    """The kernel's name, and what it writes besides the output."""
+    name = str(launch.kernel.__name__).removesuffix("_kernel")
     return name + " training" * bool(launch.arguments.get("SAVED"))

@@ -142,6 +142,21 @@ def fma_halves(x, y, z):
 
 
 @triton.jit
+def subtract_product_of_halves(z, x, y):
+    """Less a product, rounded once."""
+    if INTERPRETED:
+        return _packed(
+            _rounded_fma(-_lower(x), _lower(y), _lower(z)),
+            _rounded_fma(-_upper(x), _upper(y), _upper(z)),
+        )
+    else:
+        return tl.inline_asm_elementwise(
+            "{.reg .b32 n; neg.f16x2 n, $1; fma.rn.f16x2 $0, n, $2, $3;}", "=r,r,r,r", [x, y, z],
+            dtype=tl.int32, is_pure=True, pack=1,
+        )  # fmt: skip
+
+
+@triton.jit
 def _one_where_greater(x, y):
     return tl.where(x > y, 1.0, 0.0).to(tl.float16)
 
@@ -170,6 +185,21 @@ def _relu_of_difference_of_halves(b, a):
     else:
         return tl.inline_asm_elementwise(  # a difference has no ReLU of its own, b * 1 - a has
             "{.reg .b32 n; neg.f16x2 n, $2; fma.rn.relu.f16x2 $0, $1, $3, n;}", "=r,r,r,r",
+            [b, a, halves_of(b, 1.0)], dtype=tl.int32, is_pure=True, pack=1,
+        )  # fmt: skip
+
+
+@triton.jit
+def _relu_of_sum_of_halves(b, a):
+    if INTERPRETED:
+        lower, upper = _lower(b) + _lower(a), _upper(b) + _upper(a)
+        return _packed(
+            tl.where(lower < 0, 0.0, lower).to(tl.float16),
+            tl.where(upper < 0, 0.0, upper).to(tl.float16),
+        )
+    else:
+        return tl.inline_asm_elementwise(
+            "fma.rn.relu.f16x2 $0, $1, $3, $2;", "=r,r,r,r",
             [b, a, halves_of(b, 1.0)], dtype=tl.int32, is_pure=True, pack=1,
         )  # fmt: skip
 
@@ -278,15 +308,72 @@ def relu_of(b, ARITHMETIC: tl.constexpr):
 
 
 @triton.jit
+def relu_of_sum(b, a, ARITHMETIC: tl.constexpr):
+    """The amount relu(b + a) of two values."""
+    if ARITHMETIC == "halves":
+        return _relu_of_sum_of_halves(b, a)
+    else:
+        return relu_of_difference(b, -a, ARITHMETIC)
+
+
+@triton.jit
 def add_values(x, y, ARITHMETIC: tl.constexpr):
     """Return x + y of two values."""
     return add_halves(x, y) if ARITHMETIC == "halves" else x + y
 
 
 @triton.jit
+def subtract_values(x, y, ARITHMETIC: tl.constexpr):
+    """Difference of two values."""
+    return subtract_halves(x, y) if ARITHMETIC == "halves" else x - y
+
+
+@triton.jit
 def add_amounts(x, y, ARITHMETIC: tl.constexpr):
     """Return x + y of two amounts."""
     return add_halves(x, y) if ARITHMETIC == "halves" else x + y
+
+
+@triton.jit
+def fma_values(x, y, z, ARITHMETIC: tl.constexpr):
+    """A product plus z."""
+    if ARITHMETIC == "halves":
+        return fma_halves(x, y, z)
+    else:
+        return tl.fma(x, y, z)
+
+
+@triton.jit
+def subtract_product(z, x, y, ARITHMETIC: tl.constexpr):
+    """Less a product."""
+    if ARITHMETIC == "halves":
+        return subtract_product_of_halves(z, x, y)
+    else:
+        return tl.fma(-x, y, z)
+
+
+@triton.jit
+def negative(x, ARITHMETIC: tl.constexpr):
+    """-x of a value."""
+    return x ^ -0x7FFF8000 if ARITHMETIC == "halves" else -x
+
+
+@triton.jit
+def is_greater(x, y, ARITHMETIC: tl.constexpr):
+    """1 where x > y, else 0, as a value."""
+    if ARITHMETIC == "halves":
+        return greater_halves(x, y)
+    else:
+        return (x > y).to(x.dtype)
+
+
+@triton.jit
+def lanes_of(x, ARITHMETIC: tl.constexpr):
+    """The columns' numbers in a value, in float32 where it is packed."""
+    if ARITHMETIC == "halves":
+        return lower_half(x), upper_half(x)
+    else:
+        return (x,)
 
 
 @triton.jit
@@ -310,8 +397,9 @@ def biased_exponent(magnitude):
 
 @triton.jit
 def power_of_two(exponent):
-    """The float32 with this biased exponent, 1 to 254: 2**(exponent - 127)."""
-    return (exponent << 23).to(tl.float32, bitcast=True)
+    """The float32 2**(exponent - 127), exponent -22 to 254; up to 0 it has leading zeros."""
+    bits = tl.where(exponent > 0, exponent << 23, (1 << 22) >> tl.maximum(-exponent, 0))
+    return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit

@@ -20,10 +20,15 @@ from lca_fused.backends.triton_gpu.launch import Gpu
 SMALL_MAP = 49
 SMALL_MAP_WITH_SPARE_REGISTERS = 64  # compute capability 8 and 9
 SMALL_MAP_IN_FLOAT64 = 25
-# Widest map whose bands are unrolled as a whole, without the gate map; wider ones, and those with
-# it from the second width on, are cut into chunks. Registers and compile time set both.
+# Widest map whose bands are unrolled as a whole, without and with the gate map; wider ones are cut
+# into chunks. Registers and compile time set both.
 WIDEST_WHOLE = 32
+WIDEST_WHOLE_WITH_GATE = 16
 WIDEST_CHUNK = 16
+# Largest map of bands whose sums packed halves hold to twice the error of torch in bfloat16.
+LARGEST_MAP_IN_HALVES = 28 * 28
+# Programs of `COLUMNS` threads that a multiprocessor should have, to hide what loads take.
+PROGRAMS_OF_BANDS = 4
 # Of a program where there is work for every multiprocessor; one thread a column.
 COLUMNS = 128
 # Of a large GPU; fewer programs than that leave some idle.
@@ -98,7 +103,7 @@ def arithmetic(dtype: torch.dtype, gpu: Gpu) -> str:
 
 
 def in_halves(dtype: torch.dtype, d: int, gpu: Gpu) -> bool:
-    """Whether two columns of a small map are pooled at once in packed halves.
+    """Whether two columns are pooled at once in packed halves.
 
     Elsewhere a pair of halves takes as long as two float32 numbers. float16 projections keep
     more bits than halves would leave of them.
@@ -222,8 +227,29 @@ def _max_registers(height: int, width: int, gpu: Gpu) -> int | None:
     return 128 if gpu.capability == 90 and height * width <= 49 else None
 
 
-def chunk(width: int, gate: bool) -> int:
+def chunks(width: int, gate: bool) -> list[int]:
     """Columns of a map that are unrolled together: all of them, or about equal parts."""
-    if width <= (WIDEST_CHUNK if gate else WIDEST_WHOLE):
-        return width
-    return math.ceil(width / math.ceil(width / WIDEST_CHUNK))
+    if width <= (WIDEST_WHOLE_WITH_GATE if gate else WIDEST_WHOLE):
+        return [width]
+    count = math.ceil(width / WIDEST_CHUNK)
+    return [(width + place) // count for place in reversed(range(count))]
+
+
+def splits(columns: int, height: int) -> int:
+    """Programs that share the top rows of a column, without the gate map; a power of two.
+
+    As many as give every multiprocessor enough programs, each of two top rows at least.
+
+    Args:
+        columns: threads that take a column or two each, over all images and features.
+        height: rows of the map, as the kernels see it.
+    """
+    programs = math.ceil(columns / COLUMNS)
+    wanted = PROGRAMS_OF_BANDS * MULTIPROCESSORS // programs
+    most = min(wanted, height // 2)
+    return 1 << (most.bit_length() - 1) if most > 1 else 1
+
+
+def bands_in_halves(height: int, width: int, d: int, dtype: torch.dtype, gpu: Gpu) -> bool:
+    """Whether bands are summed in packed halves, two columns a thread."""
+    return height * width <= LARGEST_MAP_IN_HALVES and in_halves(dtype, d, gpu)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lca_fused.backends.triton_gpu.dispatch import in_registers, recomputes_gates
+from lca_fused.backends.triton_gpu.dispatch import (
+    bands_in_halves,
+    in_registers,
+    recomputes_gates,
+)
 from lca_fused.backends.triton_gpu.gradient import gate_times_gradient
 from lca_fused.backends.triton_gpu.large_map import pool_large_map
 from lca_fused.backends.triton_gpu.launch import gpu_of, on_device_of
@@ -37,7 +41,9 @@ def pool(
             if not keeps_map and in_registers(height, width, projection.dtype, gpu):
                 pool_small_map(projection, pooled, kernel_sizes)
             else:
-                pool_large_map(projection, pooled, saved if keeps_map else None, kernel_sizes)
+                halves = bands_in_halves(height, width, d, projection.dtype, gpu)
+                gate_map = saved if keeps_map else None
+                pool_large_map(projection, pooled, gate_map, kernel_sizes, halves=halves)
     return pooled, saved if training else None
 
 

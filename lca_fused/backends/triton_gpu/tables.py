@@ -43,11 +43,20 @@ def weight_tables(
     kernel_sizes: KernelSizes | None,
     device: torch.device,
     dtype: torch.dtype,
+    halves: bool = False,
 ) -> tuple[Tensor, Tensor, int]:
-    """Return a weight for each kernel size, one for each position, and the number of rectangles.
+    """Return a weight for each width and each height, and the number of rectangles.
 
-    The first, (H, W), holds 1 / (kh * kw) for the kernel sizes that are wanted and 0 elsewhere;
-    the second, (H, W), the sum of these over the rectangles that hold a position.
+    The first, (H, W), holds 1 / kw for the kernel sizes (kh, kw) that are wanted and 0 elsewhere,
+    the second, (H,), 1 / kh: an area's share of the two is more than packed halves can add up.
+
+    Args:
+        height: H of the map.
+        width: W of the map.
+        kernel_sizes: (kh, kw) pairs that fit the map; None means all but 1x1.
+        device: where the kernels run.
+        dtype: of the weights.
+        halves: whether the weights of widths are wanted as pairs of equal float16 in an int32.
 
     Raises:
         RuntimeError: a CUDA graph is being captured, into which the copies would go.
@@ -62,24 +71,25 @@ def weight_tables(
     # A thread has none of the caller's modes. Above all, torch.compile's CUDA graphs give what the
     # calling thread allocates to the graph's memory pool, and refuse what outlives the call.
     with ThreadPoolExecutor(1) as thread:
-        tables = thread.submit(_make_tables, height, width, sizes, device, dtype)
+        tables = thread.submit(_make_tables, height, width, sizes, device, dtype, halves)
     return *tables.result(), num_rectangles(height, width, sizes)
 
 
 def _make_tables(
-    height: int, width: int, sizes: KernelSizes, device: torch.device, dtype: torch.dtype
+    height: int,
+    width: int,
+    sizes: KernelSizes,
+    device: torch.device,
+    dtype: torch.dtype,
+    halves: bool,
 ) -> tuple[Tensor, Tensor]:
-    weights = torch.zeros(height, width, dtype=torch.float64)
+    widths = torch.zeros(height, width, dtype=torch.float64)
     for kh, kw in sizes:
-        weights[kh - 1, kw - 1] = 1 / (kh * kw)
-    positions = _windows(height).T @ weights @ _windows(width)
-    return weights.to(device, dtype), positions.to(device, dtype)
-
-
-def _windows(length: int) -> Tensor:
-    """How many windows of size k along `length` positions hold position p: (k, p), float64."""
-    size = torch.arange(1, length + 1).unsqueeze(1)
-    position = torch.arange(length)
-    first = (position - size + 1).clamp(min=0)
-    last = torch.minimum(position, length - size)
-    return (last - first + 1).double()
+        widths[kh - 1, kw - 1] = 1 / kw
+    heights = 1 / torch.arange(1, height + 1, dtype=torch.float64)
+    if halves:
+        pairs = widths.half().unsqueeze(-1).expand(height, width, 2)
+        return pairs.contiguous().view(torch.int32).squeeze(-1).to(device), heights.to(
+            device, dtype
+        )
+    return widths.to(device, dtype), heights.to(device, dtype)

@@ -1,0 +1,287 @@
+"""The gate map of maps that are cut into chunks of columns: see gate_bands.py.
+
+Three kernels, as one of all would take long to compile: the steps of rectangles within a chunk,
+those of rectangles from one chunk into a later one, and prefix sums of the steps. Each thread reads
+back what it wrote, here and in the launch before, so BLOCK must be the number of threads.
+"""
+
+import triton
+import triton.language as tl
+
+from lca_fused.backends.triton_gpu.arithmetic import (
+    add_values,
+    fma_values,
+    is_greater,
+    lanes_of,
+    negative,
+    subtract_values,
+)
+from lca_fused.backends.triton_gpu.bands import (
+    add_bands,
+    add_lanes,
+    add_times,
+    column_scales,
+    no_values,
+    prefix_values,
+    rows_of_two_chunks,
+    store_lanes,
+    zero_lanes,
+)
+from lca_fused.backends.triton_gpu.gate_bands import (
+    add_band,
+    load_steps,
+    load_weights,
+    store_gates,
+    sum_of_products,
+)
+
+
+@triton.jit(do_not_specialize=["columns", "start"])  # or they compile it again
+def gate_within_kernel(
+    values_ptr,  # (N, H, W, D)
+    part_ptr,  # (N, D): these rectangles' part of the mean
+    steps_ptr,  # as values, in the dtype of band values; added to
+    width_weight_ptr,  # (H, W): 1 / kw of kernel size (kh, kw), 0 where it is not wanted
+    height_weight_ptr,  # (H,): 1 / kh
+    columns,  # N * D, in elements
+    H,
+    start,  # column of the chunk
+    rectangles,
+    D: tl.constexpr,
+    stride_h: tl.constexpr,
+    stride_w: tl.constexpr,
+    W: tl.constexpr,
+    SIZE: tl.constexpr,  # of the chunk
+    BOUND: tl.constexpr,
+    ARITHMETIC: tl.constexpr,
+    DTYPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Rectangles that start and end in one chunk."""
+    column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < columns
+    offset = (column // D) * H * (W * D) + column % D
+    zero = zero_lanes(BLOCK, DTYPE, ARITHMETIC)
+    factors, inverses = column_scales(
+        values_ptr + offset, inside, zero, H, stride_h, stride_w, W, SIZE, BOUND, ARITHMETIC
+    )
+    totals = zero
+    values = values_ptr + offset + start * stride_w
+    steps = steps_ptr + offset + start * stride_w
+    room = inside & (start + SIZE < W)  # for the step behind the chunk
+    started = no_values(zero, SIZE + 1, ARITHMETIC)
+    for top in range(0, H, 2):
+        upper = no_values(zero, SIZE, ARITHMETIC)
+        lower = no_values(zero, SIZE, ARITHMETIC)
+        running = no_values(zero, SIZE + 1, ARITHMETIC)
+        lower_running = no_values(zero, SIZE + 1, ARITHMETIC)
+        for bottom in range(top, H):
+            row = prefix_values(
+                values + bottom * stride_h, zero, factors, inside, stride_w, SIZE, BOUND,
+                ARITHMETIC,
+            )  # fmt: skip
+            kh = bottom - top
+            upper = add_bands(upper, row, ARITHMETIC)
+            lower = add_times(lower, row, tl.where(bottom > top, 1.0, 0.0), ARITHMETIC)
+            totals, running = add_band(
+                totals, running, upper, width_weight_ptr + kh * W, height_weight_ptr + kh,
+                ARITHMETIC,
+            )  # fmt: skip
+            if bottom > top:
+                totals, lower_running = add_band(
+                    totals, lower_running, lower, width_weight_ptr + (kh - 1) * W,
+                    height_weight_ptr + kh - 1, ARITHMETIC,
+                )  # fmt: skip
+            if bottom + 1 < H:
+                ended = add_bands(running, lower_running, ARITHMETIC)
+                below = steps + (bottom + 1) * stride_h
+                _subtract_from_row(below, ended, inside, room, stride_w, ARITHMETIC)
+        started = add_bands(started, running, ARITHMETIC)
+        _add_to_row(steps + top * stride_h, started, inside, room, stride_w, ARITHMETIC)
+        if top + 1 < H:
+            started = add_bands(started, lower_running, ARITHMETIC)
+            _add_to_row(steps + (top + 1) * stride_h, started, inside, room, stride_w, ARITHMETIC)
+    mean = 1.0 / (zero[0] + rectangles)  # in DTYPE, as a float argument is a float32
+    store_lanes(part_ptr, column, totals, inverses, mean, inside)
+
+
+@triton.jit(do_not_specialize=["columns", "start", "last"])
+def gate_across_kernel(
+    values_ptr,  # (N, H, W, D)
+    part_ptr,  # (N, D): these rectangles' part of the mean
+    steps_ptr,  # as above
+    width_weight_ptr,
+    height_weight_ptr,
+    columns,
+    H,
+    start,  # column of the first chunk
+    last,  # column of the last chunk
+    rectangles,
+    D: tl.constexpr,
+    stride_h: tl.constexpr,
+    stride_w: tl.constexpr,
+    W: tl.constexpr,
+    FIRST: tl.constexpr,  # columns of the chunk in which rectangles start
+    LAST: tl.constexpr,  # columns of the chunk in which they end
+    BOUND: tl.constexpr,
+    ARITHMETIC: tl.constexpr,
+    DTYPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Rectangles that start in one chunk and end in a later one."""
+    column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < columns
+    offset = (column // D) * H * (W * D) + column % D
+    zero = zero_lanes(BLOCK, DTYPE, ARITHMETIC)
+    factors, inverses = column_scales(
+        values_ptr + offset, inside, zero, H, stride_h, stride_w, W, FIRST, BOUND, ARITHMETIC
+    )
+    totals = zero
+    behind = steps_ptr + offset + (last + 1) * stride_w
+    room = inside & (last + LAST < W)  # for the step behind it
+    values = values_ptr + offset + start * stride_w
+    steps = steps_ptr + offset + start * stride_w
+    up_started = no_values(zero, FIRST, ARITHMETIC)
+    down_started = no_values(zero, LAST, ARITHMETIC)
+    for top in range(0, H, 2):
+        left = no_values(zero, FIRST, ARITHMETIC)
+        right = no_values(zero, LAST, ARITHMETIC)
+        up = no_values(zero, FIRST, ARITHMETIC)
+        down = no_values(zero, LAST, ARITHMETIC)
+        lower_left = no_values(zero, FIRST, ARITHMETIC)
+        lower_right = no_values(zero, LAST, ARITHMETIC)
+        lower_up = no_values(zero, FIRST, ARITHMETIC)
+        lower_down = no_values(zero, LAST, ARITHMETIC)
+        for bottom in range(top, H):
+            row_left, row_right = rows_of_two_chunks(
+                values + bottom * stride_h, last - start, zero, factors, inside, stride_w,
+                FIRST, LAST, BOUND, ARITHMETIC,
+            )  # fmt: skip
+            kh = bottom - top
+            weights = width_weight_ptr + kh * W + (last - start)
+            left = add_bands(left, row_left, ARITHMETIC)
+            right = add_bands(right, row_right, ARITHMETIC)
+            in_lower = tl.where(bottom > top, 1.0, 0.0)
+            lower_left = add_times(lower_left, row_left, in_lower, ARITHMETIC)
+            lower_right = add_times(lower_right, row_right, in_lower, ARITHMETIC)
+            totals, up, down = _add_across(
+                totals, up, down, left, right, weights, height_weight_ptr + kh, ARITHMETIC
+            )
+            if bottom > top:
+                totals, lower_up, lower_down = _add_across(
+                    totals, lower_up, lower_down, lower_left, lower_right, weights - W,
+                    height_weight_ptr + kh - 1, ARITHMETIC,
+                )  # fmt: skip
+            if bottom + 1 < H:
+                below = (bottom + 1) * stride_h
+                ended = add_bands(up, lower_up, ARITHMETIC)
+                _subtract_from_row(steps + below, ended, inside, inside, stride_w, ARITHMETIC)
+                ended = add_bands(down, lower_down, ARITHMETIC)
+                _add_to_row(behind + below, ended, inside, room, stride_w, ARITHMETIC)
+        row_top = top * stride_h
+        up_started = add_bands(up_started, up, ARITHMETIC)
+        down_started = add_bands(down_started, down, ARITHMETIC)
+        _add_to_row(steps + row_top, up_started, inside, inside, stride_w, ARITHMETIC)
+        _subtract_from_row(behind + row_top, down_started, inside, room, stride_w, ARITHMETIC)
+        if top + 1 < H:
+            row_top += stride_h
+            up_started = add_bands(up_started, lower_up, ARITHMETIC)
+            down_started = add_bands(down_started, lower_down, ARITHMETIC)
+            _add_to_row(steps + row_top, up_started, inside, inside, stride_w, ARITHMETIC)
+            _subtract_from_row(behind + row_top, down_started, inside, room, stride_w, ARITHMETIC)
+    mean = 1.0 / (zero[0] + rectangles)
+    store_lanes(part_ptr, column, totals, inverses, mean, inside)
+
+
+@triton.jit(do_not_specialize=["columns"])
+def gate_finish_kernel(
+    gate_ptr,  # (N, H, W, D)
+    steps_ptr,  # as gates, in the dtype of band values; may be the gate map itself
+    columns,
+    H,
+    rectangles,
+    D: tl.constexpr,
+    stride_h: tl.constexpr,
+    stride_w: tl.constexpr,
+    W: tl.constexpr,
+    CHUNK: tl.constexpr,
+    ARITHMETIC: tl.constexpr,
+    DTYPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Sum the steps along W into the gate map."""
+    column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < columns
+    offset = (column // D) * H * (W * D) + column % D
+    zero = zero_lanes(BLOCK, DTYPE, ARITHMETIC)
+    scale = H * W / (zero[0] + rectangles)
+    for i in range(H):
+        sums = zero
+        for first in range(0, W, CHUNK):
+            place = offset + i * stride_h + first * stride_w
+            for j in tl.static_range(CHUNK):
+                there = inside & (first + j < W)
+                step = load_steps(steps_ptr + place + j * stride_w, there, stride_w, 1)
+                sums = store_gates(
+                    gate_ptr + place + j * stride_w, sums, step, scale, there, stride_w, ARITHMETIC
+                )
+
+
+@triton.jit
+def _add_across(
+    totals, up, down, left, right, width_weight_ptr, height_weight_ptr, ARITHMETIC: tl.constexpr
+):  # fmt: skip
+    """As gate_bands.add_band; `width_weight_ptr` is at the width that is 1 in the last chunk."""
+    ups, downs = _steps_across(left, right, width_weight_ptr, ARITHMETIC)
+    amount = sum_of_products(tl.zeros_like(left[0]), ups, left, ARITHMETIC)
+    amount = sum_of_products(amount, downs, right, ARITHMETIC)
+    kh_weight = tl.load(height_weight_ptr)
+    totals = add_lanes(totals, lanes_of(amount, ARITHMETIC), kh_weight)
+    up = add_times(up, ups, kh_weight, ARITHMETIC)
+    down = add_times(down, downs, kh_weight, ARITHMETIC)
+    return totals, up, down
+
+
+@triton.jit
+def _steps_across(left, right, width_weight_ptr, ARITHMETIC: tl.constexpr):
+    """Weighted steps up in the first chunk, and down behind each column of the last chunk."""
+    FIRST: tl.constexpr = len(left)
+    LAST: tl.constexpr = len(right)
+    zero = tl.zeros_like(left[0])
+    weights = load_weights(width_weight_ptr + 1 - FIRST, zero, FIRST + LAST - 1)
+    ups = ()
+    downs = (zero,) * LAST
+    for start in tl.static_range(FIRST):
+        up = zero
+        more = ()
+        limit = negative(left[start], ARITHMETIC)
+        for end in tl.static_range(LAST):
+            weight = weights[end - start + FIRST - 1]
+            gate = is_greater(right[end], limit, ARITHMETIC)
+            up = fma_values(gate, weight, up, ARITHMETIC)
+            more = more + (fma_values(gate, weight, downs[end], ARITHMETIC),)
+        ups = ups + (up,)
+        downs = more
+    return ups, downs
+
+
+@triton.jit
+def _add_to_row(ptr, x, inside, room, stride_w, ARITHMETIC: tl.constexpr):
+    """Add to the row at `ptr`; the last number only where there is room for it."""
+    LAST: tl.constexpr = len(x) - 1
+    for j in tl.static_range(LAST + 1):
+        there = room if j == LAST else inside
+        place = ptr + j * stride_w
+        old = tl.load(place, mask=there, other=0)
+        tl.store(place, add_values(old, x[j], ARITHMETIC), mask=there)
+
+
+@triton.jit
+def _subtract_from_row(ptr, x, inside, room, stride_w, ARITHMETIC: tl.constexpr):
+    """Subtract from the row at `ptr`; the last number only where there is room for it."""
+    LAST: tl.constexpr = len(x) - 1
+    for j in tl.static_range(LAST + 1):
+        there = room if j == LAST else inside
+        place = ptr + j * stride_w
+        old = tl.load(place, mask=there, other=0)
+        tl.store(place, subtract_values(old, x[j], ARITHMETIC), mask=there)
