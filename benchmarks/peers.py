@@ -27,9 +27,8 @@ from reference.pooling import RMAC, GeM
 
 # Compiled code is unrolled over kernel sizes; beyond this the compiler needs many minutes.
 _COMPILED_POSITIONS = 64
-# Tensors of R rows an image held at the peak, forward and backward.
+# Tensors of R rows an image that the reference holds at its peak, forward and backward.
 _REFERENCE_COPIES = 6
-_FOUR_CORNERS_COPIES = 2
 
 
 class UnavailableError(Exception):
@@ -80,15 +79,19 @@ def lca(backend: str) -> Callable[[Problem], Head]:
 
 def reference(problem: Problem) -> Head:
     """The paper, literally."""
-    row_bytes = max(problem.shape.c, problem.shape.d) * problem.x.element_size()
-    _check_memory("the reference", problem, _REFERENCE_COPIES * row_bytes)
+    shape = problem.shape
+    needed = shape.n * shape.rectangles * max(shape.c, shape.d) * problem.x.element_size()
+    available = available_bytes(problem.x.device)
+    if needed * _REFERENCE_COPIES > available:
+        raise UnavailableError(
+            f"the reference needs about {needed * _REFERENCE_COPIES / 1e9:.0f} GB, "
+            f"{available / 1e9:.0f} GB are free"
+        )
     return Head(_with_weights(_Reference(), problem), problem.x, is_lca=True)
 
 
 def four_corners(problem: Problem) -> Head:
     """Every rectangle from four corners of a 2D integral image of the projection."""
-    row_bytes = problem.shape.d * max(4, problem.x.element_size())
-    _check_memory("the four-corner form", problem, _FOUR_CORNERS_COPIES * row_bytes)
     return Head(_with_weights(FourCorners(), problem), problem.x, is_lca=True)
 
 
@@ -186,15 +189,6 @@ def _with_weights(module: nn.Module, problem: Problem) -> nn.Module:
     module.weight = nn.Parameter(problem.weight)
     module.bias = nn.Parameter(problem.bias)
     return module
-
-
-def _check_memory(name: str, problem: Problem, bytes_of_a_rectangle: int) -> None:
-    needed = problem.shape.n * problem.shape.rectangles * bytes_of_a_rectangle
-    available = available_bytes(problem.x.device)
-    if needed > available:
-        raise UnavailableError(
-            f"{name} needs about {needed / 1e9:.0f} GB, {available / 1e9:.0f} GB are free"
-        )
 
 
 def _import(name: str) -> ModuleType:

@@ -206,4 +206,6 @@ def _prediction(
 
 
 def _micro(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{1e6 * seconds:.3g}"
+    if seconds is None:
+        return "-"
+    return f"{1e6 * seconds:.1f}" if seconds < 1e-5 else f"{1e6 * seconds:.0f}"

@@ -49,26 +49,38 @@ def test_the_interpreter_is_refused():
     assert "unset it" in done.stderr
 
 
-@needs_compiler
-def test_kernels_are_launched_and_nothing_happens():
-    """Both ways to launch: through the JIT function, and the compiled kernel itself."""
-    program = """
+BOTH_WAYS = """
 import torch, triton
+import triton.language as tl
 from benchmarks.host import DriverThatDoesNothing
-from lca_fused.backends.triton_gpu.gradient import gradient_kernel
+
+
+@triton.jit
+def double(x_ptr, n, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(x_ptr + i, 2 * tl.load(x_ptr + i, mask=i < n), mask=i < n)
+
 
 triton.runtime.driver.set_active(DriverThatDoesNothing())
 launches = []
 DriverThatDoesNothing.launcher_cls.__call__ = lambda self, *arguments: launches.append(arguments)
-x = torch.ones(2, 3, 4)
-arguments = (x, x, x, 4, 4, 1, 3, triton.language.float32, 16, 128)
-compiled = gradient_kernel[(1,)](*arguments)
-compiled[(1, 1, 1)](*arguments)
-compiled.run(1, 1, 1, 0, compiled.function, compiled.packed_metadata, None, None, None, *arguments)
+x = torch.ones(24)
+compiled = double[(1,)](x, 24, 32)
+compiled[(1, 1, 1)](x, 24, 32)
+compiled.run(1, 1, 1, 0, compiled.function, compiled.packed_metadata, None, None, None, x, 24, 32)
 assert len(launches) == 3, launches
 assert bool((x == 1).all())
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+
+
+@needs_compiler
+def test_kernels_are_launched_and_nothing_happens(tmp_path):
+    """Both ways to launch: through the JIT function, and the compiled kernel itself."""
+    program = tmp_path / "program.py"  # Triton reads a kernel's source from its file
+    program.write_text(BOTH_WAYS)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(program)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
