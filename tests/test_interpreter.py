@@ -1,4 +1,4 @@
-"""Run tests/test_kernels.py without a GPU, in Triton's interpreter."""
+"""Run the tests of Triton's kernels without a GPU, in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from packaging.version import Version
 from lca_fused.backends.triton_gpu import no_compiler
 
 ROOT = Path(__file__).parents[1]
+INTERPRETED = ("tests/test_kernels.py", "tests/test_large_map.py")
 
 
 def no_interpreter() -> str | None:
@@ -31,7 +32,7 @@ def test_kernels_agree_with_the_reference_in_the_interpreter():
         pytest.skip(reason)
     # The variable must be set before triton is imported, hence another process.
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "tests/test_kernels.py"],
+        [sys.executable, "-m", "pytest", "-q", "-x", *INTERPRETED],
         cwd=ROOT,
         env=os.environ | {"TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": "-p no:cacheprovider"},
         capture_output=True,
