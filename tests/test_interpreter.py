@@ -14,6 +14,7 @@ from packaging.version import Version
 from lca_fused.backends.triton_gpu import no_compiler
 
 ROOT = Path(__file__).parents[1]
+INTERPRETED = ("test_kernels", "test_large_map", "test_arithmetic", "test_bias")
 
 
 def no_interpreter() -> str | None:
@@ -26,13 +27,13 @@ def no_interpreter() -> str | None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tests", ["tests/test_kernels.py", "tests/test_bias.py"])
+@pytest.mark.parametrize("tests", INTERPRETED)
 def test_kernels_agree_with_the_reference_in_the_interpreter(tests):
     if (reason := no_interpreter()) is not None:
         pytest.skip(reason)
     # The variable must be set before triton is imported, hence another process.
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", tests],
+        [sys.executable, "-m", "pytest", "-q", "-x", f"tests/{tests}.py"],
         cwd=ROOT,
         env=os.environ | {"TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": "-p no:cacheprovider"},
         capture_output=True,

@@ -5,7 +5,6 @@ tests/test_interpreter.py starts the process for the interpreter.
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -454,10 +453,11 @@ def test_func_transforms_take_the_plain_operators_under_auto():
 @pytest.mark.parametrize("gate", [False, True])
 @pytest.mark.parametrize("width", range(1, 100))
 def test_chunks_are_about_equal_and_not_too_wide(width, gate):
-    size = dispatch.chunk(width, gate)
-    chunks = math.ceil(width / size)
-    assert size <= dispatch.WIDEST_WHOLE
-    assert chunks == 1 or (size <= dispatch.WIDEST_CHUNK and size * (chunks - 1) < width)
+    chunks = dispatch.chunks(width, gate)
+    assert sum(chunks) == width
+    assert max(chunks) - min(chunks) <= 1
+    assert len(chunks) == 1 or max(chunks) == chunks[0] <= dispatch.WIDEST_CHUNK
+    assert chunks[0] <= dispatch.WIDEST_WHOLE
 
 
 @gpu

@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lca_fused.backends.triton_gpu import tables
-from lca_fused.rectangles import resolve_kernel_sizes
+from lca_fused.rectangles import num_rectangles, resolve_kernel_sizes
 
 CPU = torch.device("cpu")
 
@@ -22,18 +22,20 @@ def _no_tables_yet() -> Iterator[None]:
     tables.weight_tables.cache_clear()
 
 
-def test_weights_of_sizes_and_of_positions_are_those_of_the_rectangles():
-    weights, positions, count = tables.weight_tables(3, 4, None, CPU, torch.float64)
-    expected_weights, expected_positions, expected_count = torch.zeros(3, 4), torch.zeros(3, 4), 0
+def test_weights_of_widths_and_heights_are_those_of_the_rectangles():
+    widths, heights, count = tables.weight_tables(3, 4, None, CPU, torch.float64)
+    areas = torch.zeros(3, 4, dtype=torch.float64)
     for kh, kw in resolve_kernel_sizes(3, 4):
-        expected_weights[kh - 1, kw - 1] = 1 / (kh * kw)
-        for top in range(3 - kh + 1):
-            for left in range(4 - kw + 1):
-                expected_positions[top : top + kh, left : left + kw] += 1 / (kh * kw)
-                expected_count += 1
-    assert count == expected_count
-    torch.testing.assert_close(weights, expected_weights.double(), atol=1e-7, rtol=0)
-    torch.testing.assert_close(positions, expected_positions.double(), atol=1e-6, rtol=0)
+        areas[kh - 1, kw - 1] = 1 / (kh * kw)
+    torch.testing.assert_close(heights[:, None] * widths, areas)
+    assert count == num_rectangles(3, 4, None)
+
+
+def test_weights_of_halves_are_two_of_a_kind():
+    widths, _, _ = tables.weight_tables(3, 4, ((2, 3), (1, 4)), CPU, torch.float32, halves=True)
+    pairs = widths.unsqueeze(-1).view(torch.float16)
+    expected = torch.tensor([[0, 0, 0, 1 / 4], [0, 0, 1 / 3, 0], [0, 0, 0, 0]]).half()
+    assert torch.equal(pairs, torch.stack([expected, expected], dim=-1))
 
 
 @pytest.mark.parametrize(

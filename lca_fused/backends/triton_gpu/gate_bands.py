@@ -134,33 +134,30 @@ def sum_of_products(total, x, y, ARITHMETIC: tl.constexpr):
 
 
 @triton.jit
-def load_weights(ptr, like, SIZE: tl.constexpr):
-    """SIZE neighbours from `ptr` on, each as often as `like` has elements."""
-    out = ()
-    for j in tl.static_range(SIZE):
-        out = out + (tl.load(ptr + j) + tl.zeros_like(like),)
-    return out
-
-
-@triton.jit
 def _steps_within(band, width_weight_ptr, ARITHMETIC: tl.constexpr):
-    """Weighted steps of a band's open rectangles; the last one is behind the band."""
+    """Weighted steps of a band's open rectangles; the last one is behind the band.
+
+    Width by width, so that few weights and gates need be held at a time.
+    """
     SIZE: tl.constexpr = len(band)
     zero = tl.zeros_like(band[0])
-    weights = load_weights(width_weight_ptr, zero, SIZE)
     steps = (zero,)
     for _ in tl.static_range(SIZE):
         steps = steps + (zero,)
-    for start in tl.static_range(SIZE):
-        left = zero if start == 0 else band[start - 1]
-        up = steps[start]
-        down = ()
-        for end in tl.static_range(start + 1, SIZE + 1):
-            weight = weights[end - start - 1]
-            gate = is_greater(band[end - 1], left, ARITHMETIC)
-            up = fma_values(gate, weight, up, ARITHMETIC)
-            down = down + (subtract_product(steps[end], gate, weight, ARITHMETIC),)
-        steps = steps[:start] + (up,) + down
+    for width in tl.static_range(1, SIZE + 1):
+        weight = tl.load(width_weight_ptr + width - 1) + zero
+        gates = (is_greater(band[width - 1], zero, ARITHMETIC),)
+        for start in tl.static_range(1, SIZE + 1 - width):
+            gates = gates + (is_greater(band[start + width - 1], band[start - 1], ARITHMETIC),)
+        new = ()
+        for j in tl.static_range(SIZE + 1):
+            step = steps[j]
+            if j + width <= SIZE:
+                step = fma_values(gates[j], weight, step, ARITHMETIC)
+            if j >= width:
+                step = subtract_product(step, gates[j - width], weight, ARITHMETIC)
+            new = new + (step,)
+        steps = new
     return steps
 
 

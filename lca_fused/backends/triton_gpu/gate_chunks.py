@@ -30,7 +30,6 @@ from lca_fused.backends.triton_gpu.bands import (
 from lca_fused.backends.triton_gpu.gate_bands import (
     add_band,
     load_steps,
-    load_weights,
     store_gates,
     sum_of_products,
 )
@@ -248,20 +247,33 @@ def _steps_across(left, right, width_weight_ptr, ARITHMETIC: tl.constexpr):
     FIRST: tl.constexpr = len(left)
     LAST: tl.constexpr = len(right)
     zero = tl.zeros_like(left[0])
-    weights = load_weights(width_weight_ptr + 1 - FIRST, zero, FIRST + LAST - 1)
+    limits = ()
     ups = ()
-    downs = (zero,) * LAST
     for start in tl.static_range(FIRST):
-        up = zero
-        more = ()
-        limit = negative(left[start], ARITHMETIC)
+        limits = limits + (negative(left[start], ARITHMETIC),)
+        ups = ups + (zero,)
+    downs = ()
+    for _ in tl.static_range(LAST):
+        downs = downs + (zero,)
+    for lead in tl.static_range(1 - FIRST, LAST):
+        weight = tl.load(width_weight_ptr + lead) + zero
+        gates = ()
+        for start in tl.static_range(max(0, -lead), min(FIRST, LAST - lead)):
+            gates = gates + (is_greater(right[start + lead], limits[start], ARITHMETIC),)
+        more_ups = ()
+        for start in tl.static_range(FIRST):
+            up = ups[start]
+            if start + lead >= 0 and start + lead < LAST:
+                up = fma_values(gates[start - max(0, -lead)], weight, up, ARITHMETIC)
+            more_ups = more_ups + (up,)
+        more_downs = ()
         for end in tl.static_range(LAST):
-            weight = weights[end - start + FIRST - 1]
-            gate = is_greater(right[end], limit, ARITHMETIC)
-            up = fma_values(gate, weight, up, ARITHMETIC)
-            more = more + (fma_values(gate, weight, downs[end], ARITHMETIC),)
-        ups = ups + (up,)
-        downs = more
+            down = downs[end]
+            if end - lead >= 0 and end - lead < FIRST:
+                down = fma_values(gates[end - max(0, lead)], weight, down, ARITHMETIC)
+            more_downs = more_downs + (down,)
+        ups = more_ups
+        downs = more_downs
     return ups, downs
 
 

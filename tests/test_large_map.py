@@ -1,0 +1,208 @@
+"""The kernels that walk maps band by band, on projections given directly.
+
+Without a GPU tests/test_interpreter.py runs these, as those of tests/test_kernels.py.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lca_fused.backends import triton_gpu
+from lca_fused.rectangles import KernelSizes
+from reference.lca import lca_reference
+from tests.parity import relative_error
+
+GPU = torch.cuda.is_available() and not triton_gpu._INTERPRETED
+DEVICE = "cuda" if GPU else "cpu"
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not (GPU or triton_gpu._INTERPRETED), reason="tests/test_interpreter.py runs these"
+    ),
+    pytest.mark.usefixtures("poisoned_memory"),
+]
+# (H, W): whole; a map higher than wide; with the gate map in two and three chunks; without it too.
+SIDES = [(5, 6), (9, 4), (3, 17), (2, 35)]
+BIASES = [-5.0, -2.0, -1.0, 0.0, 5.0]
+
+
+def pool(
+    projection: Tensor,
+    *,
+    gate: bool,
+    halves: bool = False,
+    kernel_sizes: KernelSizes | None = None,
+    splits: int | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Pooled (N, D) in the dtype of sums, and the gate map (N, H, W, D)."""
+    from lca_fused.backends.triton_gpu.large_map import pool_large_map
+
+    projection = projection.to(DEVICE)
+    n, _, _, d = projection.shape
+    # The interpreter rounds to bfloat16 towards zero: sums are stored as they are.
+    summed_in = torch.float64 if projection.dtype == torch.float64 else torch.float32
+    pooled = projection.new_empty(n, d, dtype=summed_in)
+    gate_map = torch.empty_like(projection) if gate else None
+    pool_large_map(projection, pooled, gate_map, kernel_sizes, halves=halves, splits=splits)
+    return pooled.cpu(), None if gate_map is None else gate_map.cpu()
+
+
+def random_projection(
+    side: tuple[int, int], bias: float, dtype: torch.dtype = torch.float32, d: int = 6
+) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (torch.randn(2, *side, d, generator=generator, dtype=torch.float64) + bias).to(dtype)
+
+
+def expected(projection: Tensor, kernel_sizes: KernelSizes | None = None) -> tuple[Tensor, Tensor]:
+    """Pooled and H * W times the gate map, by the reference in float64."""
+    d, positions = projection.shape[3], projection.shape[1] * projection.shape[2]
+    leaf = projection.double().requires_grad_()
+    same = torch.eye(d, dtype=torch.float64)
+    pooled = lca_reference(leaf.permute(0, 3, 1, 2), same, kernel_sizes=kernel_sizes)
+    (gate,) = torch.autograd.grad(pooled.sum(), leaf)
+    return pooled.detach(), gate * positions
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("bias", BIASES)
+def test_float32_is_within_2e_6_however_many_rectangles_are_negative(side, bias):
+    projection = random_projection(side, bias)
+    pooled, gate_map = expected(projection)
+    for splits in (1, 2):
+        assert relative_error(pool(projection, gate=False, splits=splits)[0], pooled) <= 2e-6
+    ours = pool(projection, gate=True)
+    assert relative_error(ours[0], pooled) <= 2e-6
+    assert relative_error(ours[1], gate_map) <= 2e-6
+
+
+@pytest.mark.parametrize("sizes", [((1, 1),), ((2, 6), (5, 1), (6, 6))])
+def test_kernel_sizes_may_be_chosen(sizes):
+    projection = random_projection((6, 18), -1.0)
+    pooled, gate_map = expected(projection, sizes)
+    assert relative_error(pool(projection, gate=False, kernel_sizes=sizes)[0], pooled) <= 2e-6
+    ours = pool(projection, gate=True, kernel_sizes=sizes)
+    assert relative_error(ours[0], pooled) <= 2e-6
+    assert relative_error(ours[1], gate_map) <= 2e-6
+
+
+@pytest.mark.parametrize("side", [(5, 6), (2, 35)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_dtypes_are_summed_up_without_loss(side, dtype):
+    projection = random_projection(side, -1.0, dtype)
+    pooled, gate_map = expected(projection)
+    limit = 1e-12 if dtype == torch.float64 else 2e-6
+    assert relative_error(pool(projection, gate=False)[0], pooled) <= limit
+    ours = pool(projection, gate=True)
+    assert relative_error(ours[0], pooled) <= limit
+    rounded = max(limit, 2 * torch.finfo(dtype).eps)
+    assert relative_error(ours[1], gate_map) <= rounded
+
+
+@pytest.mark.parametrize(
+    ("dtype", "halves"),
+    [
+        (torch.float64, False),
+        (torch.float32, False),
+        (torch.float16, False),
+        (torch.bfloat16, False),
+        (torch.bfloat16, True),
+    ],
+)
+def test_a_column_whose_rectangles_are_all_negative_gives_exactly_zero(dtype, halves):
+    projection = random_projection((3, 17), -100.0, dtype, d=2)
+    assert not pool(projection, gate=False, halves=halves)[0].any()
+    for tensor in pool(projection, gate=True, halves=halves):
+        assert not tensor.any()
+
+
+@pytest.mark.parametrize("splits", [2, 3, 8])
+def test_top_rows_may_be_shared_out_and_sums_are_bitwise_repeatable(splits):
+    projection = random_projection((7, 8), -0.5)
+    whole = pool(projection, gate=False, splits=1)[0]
+    first, second = (pool(projection, gate=False, splits=splits)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    assert relative_error(first, whole.double()) <= 2e-7
+
+
+@pytest.mark.parametrize("magnitude", [1e-38, 1e-20, 1e30, 1e36])
+def test_columns_of_any_magnitude_keep_their_digits(magnitude):
+    projection = random_projection((4, 5), -0.3) * magnitude
+    pooled, _ = expected(projection)
+    assert relative_error(pool(projection, gate=False)[0], pooled) <= 2e-6
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    ("dtype", "halves"),
+    [
+        (torch.float64, False),
+        (torch.float32, False),
+        (torch.float16, False),
+        (torch.bfloat16, True),
+    ],
+)
+def test_a_column_with_nan_or_infinity_gives_nan_and_leaves_its_neighbours_right(
+    value, dtype, halves
+):
+    projection = random_projection((4, 5), 0.0, dtype)
+    pooled, _ = expected(projection)
+    projection[1, 2, 3, 4] = value
+    limit = 5e-3 if halves else 2e-6
+    for gate in (False, True):
+        ours = pool(projection, gate=gate, halves=halves)[0]
+        assert ours[1, 4].isnan()
+        ours[1, 4] = pooled[1, 4]
+        assert relative_error(ours, pooled) <= limit
+
+
+@pytest.mark.parametrize("side", [(5, 6), (2, 17), pytest.param((14, 14), marks=pytest.mark.slow)])
+def test_packed_halves_err_at_most_twice_as_much_as_torch_in_bfloat16(side):
+    _assert_halves_are_good(side)
+
+
+@pytest.mark.skipif(not GPU, reason="takes long in the interpreter")
+def test_packed_halves_are_as_good_on_the_largest_maps_they_serve():
+    _assert_halves_are_good((28, 28))
+
+
+def _assert_halves_are_good(side: tuple[int, int]) -> None:
+    """Outputs and gradients of x, separately for features of each bias, in one call for all."""
+    generator = torch.Generator().manual_seed(0)
+    biases = (0.0, -1.0, -2.0)
+    features, channels = 16, 64
+    x = torch.randn(1, channels, *side, generator=generator).bfloat16()
+    weight = torch.randn(3 * features, channels, generator=generator).bfloat16() / channels**0.5
+    bias = torch.tensor(biases).repeat_interleave(features).bfloat16()
+    gradient = torch.randn(1, 3 * features, generator=generator).bfloat16()
+    projection = F.linear(x.permute(0, 2, 3, 1).double(), weight.double(), bias.double()).bfloat16()
+    without_gate, _ = pool(projection, gate=False, halves=True)
+    pooled, gate_map = pool(projection, gate=True, halves=True)
+    for group in range(len(biases)):
+        part = slice(group * features, (group + 1) * features)
+        double = _reference(
+            x.double(), weight[part].double(), bias[part].double(), gradient[:, part]
+        )
+        torchs = _reference(x, weight[part], bias[part], gradient[:, part])
+        of_projection = gate_map[..., part].double() * gradient[:, None, None, part].double()
+        of_x = (of_projection.bfloat16().double() @ weight[part].double()).permute(0, 3, 1, 2)
+        of_x = of_x.bfloat16() / (side[0] * side[1])
+        ours = {
+            "without gate": (without_gate[:, part].bfloat16(), 0),
+            "with gate": (pooled[:, part].bfloat16(), 0),
+            "gradient of x": (of_x, 1),
+        }
+        for name, (result, place) in ours.items():
+            error = relative_error(result, double[place])
+            limit = 2 * relative_error(torchs[place], double[place])
+            assert error <= limit, (name, biases[group], error, limit)
+
+
+def _reference(x: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = x.clone().requires_grad_()
+    output = lca_reference(leaf, weight, bias)
+    (of_x,) = torch.autograd.grad(output, leaf, gradient.to(output.dtype))
+    return output.detach(), of_x
