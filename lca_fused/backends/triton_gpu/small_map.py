@@ -129,7 +129,8 @@ def _plan(
     n, height, width, d = projection.shape
     transposed, height, width, kernel_sizes = orientation(height, width, kernel_sizes)
     sizes, rectangles = bit_mask(height, width, kernel_sizes)
-    constants = {
+    gpu = gpu_of(projection)
+    constants: dict[str, Any] = {
         "D": d,
         "H": height,
         "W": width,
@@ -141,7 +142,7 @@ def _plan(
     }
     if columns.arithmetic == "halves":
         features = d // 2
-        constants["XORSIGN"] = gpu_of(projection).capability >= 86
+        constants["XORSIGN"] = gpu.capability is not None and gpu.capability >= 86
     else:
         features = d
         constants |= {"ARITHMETIC": columns.arithmetic, "DTYPE": accumulation(projection.dtype)}
