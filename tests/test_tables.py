@@ -28,7 +28,7 @@ def test_weights_of_widths_and_heights_are_those_of_the_rectangles():
     for kh, kw in resolve_kernel_sizes(3, 4):
         areas[kh - 1, kw - 1] = 1 / (kh * kw)
     torch.testing.assert_close(heights[:, None] * widths, areas)
-    assert count == num_rectangles(3, 4, None)
+    assert count == num_rectangles(3, 4, resolve_kernel_sizes(3, 4))
 
 
 def test_weights_of_halves_are_two_of_a_kind():

@@ -8,6 +8,10 @@
 | project_and_pool.py | forward: one of the next two |
 | fused.py | one launch: projection, rectangles, ReLU, mean |
 | pooling.py | rectangles of a projection in memory, by small_map.py or large_map.py |
+| large_map.py | which of the next three a large map takes, and their launches |
+| forward_bands.py | means of a large map, band of rows by band of rows |
+| gate_bands.py, gate_chunks.py | with the gate map, whole bands or chunks of wide ones |
+| bands.py, arithmetic.py | how bands are loaded and held; what a rectangle costs |
 | gradient.py | backward: gate map times dL/dy, and its sums over positions |
 | dispatch.py | which kernel serves which call, and its tile |
 | autotune.py | tiles by timing, where that is asked for |

@@ -25,6 +25,7 @@ SMALL_MAP_IN_FLOAT64 = 25
 WIDEST_WHOLE = 32
 WIDEST_WHOLE_WITH_GATE = 16
 WIDEST_CHUNK = 16
+WIDEST_CHUNK_IN_PAIRS = 10
 # Largest map of bands whose sums packed halves hold to twice the error of torch in bfloat16.
 LARGEST_MAP_IN_HALVES = 28 * 28
 # Programs of `COLUMNS` threads that a multiprocessor should have, to hide what loads take.
@@ -227,12 +228,22 @@ def _max_registers(height: int, width: int, gpu: Gpu) -> int | None:
     return 128 if gpu.capability == 90 and height * width <= 49 else None
 
 
-def chunks(width: int, gate: bool) -> list[int]:
+def chunks(width: int, gate: bool, widest: int = WIDEST_CHUNK) -> list[int]:
     """Columns of a map that are unrolled together: all of them, or about equal parts."""
     if width <= (WIDEST_WHOLE_WITH_GATE if gate else WIDEST_WHOLE):
         return [width]
-    count = math.ceil(width / WIDEST_CHUNK)
+    count = math.ceil(width / widest)
     return [(width + place) // count for place in reversed(range(count))]
+
+
+def widest_chunk(gate: bool, halves: bool, gpu: Gpu) -> int:
+    """Columns that two chunks may have each.
+
+    Blackwell's instructions on two float32 at once want them in neighbouring registers, of which
+    the gates of wider chunks then need more than there are.
+    """
+    pairs = gpu.capability is not None and gpu.capability >= 100 and not halves
+    return WIDEST_CHUNK_IN_PAIRS if gate and pairs else WIDEST_CHUNK
 
 
 def splits(columns: int, height: int) -> int:

@@ -81,14 +81,15 @@ class _Bands:
         cls, projection: Tensor, kernel_sizes: KernelSizes | None, gate: bool, halves: bool
     ) -> _Bands:
         transposed, height, width, kernel_sizes = orientation(*projection.shape[1:3], kernel_sizes)
-        chunks = dispatch.chunks(width, gate)
+        gpu = gpu_of(projection)
+        chunks = dispatch.chunks(width, gate, dispatch.widest_chunk(gate, halves, gpu))
         summed_in = torch.float64 if projection.dtype == torch.float64 else torch.float32
         widths, heights, rectangles = weight_tables(
             height, width, kernel_sizes, projection.device, summed_in, halves
         )
         values = _pairs(projection) if halves else projection
         n, _, _, d = values.shape
-        arithmetic = dispatch.arithmetic(projection.dtype, gpu_of(projection))
+        arithmetic = dispatch.arithmetic(projection.dtype, gpu)
         if halves or gate:  # whose sums are only compared
             arithmetic = "halves" if halves else "maximum"
         most = 4 * chunks[0] * height * width if halves else height * width
