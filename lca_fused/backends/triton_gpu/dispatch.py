@@ -20,6 +20,7 @@ from lca_fused.backends.triton_gpu.launch import Gpu
 SMALL_MAP = 49
 SMALL_MAP_WITH_SPARE_REGISTERS = 64  # compute capability 8 and 9
 SMALL_MAP_IN_FLOAT64 = 25
+SMALL_MAP_WITH_GATES_ON_AMD = 32
 # Widest map whose bands are unrolled as a whole, without and with the gate map; wider ones are cut
 # into chunks. Registers and compile time set both.
 WIDEST_WHOLE = 32
@@ -88,12 +89,12 @@ def in_registers(height: int, width: int, dtype: torch.dtype, gpu: Gpu) -> bool:
 def recomputes_gates(height: int, width: int, dtype: torch.dtype, gpu: Gpu) -> bool:
     """Whether backward finds the gates again in the projection, rather than keep a gate map.
 
-    In registers that costs fewer instructions than it saves traffic: at 7x7 forward and backward
-    together have 4,400 issue slots a column, against 3,100 with a gate map, but the map is written
-    and read by no kernel of its own; in packed halves they have 2,700. Walked by bands, each pass
-    over the rectangles costs more than the map. The figures are in docs/kernels.md.
+    In registers, and in packed halves, that costs fewer issue slots than a gate map costs traffic.
+    Walked by bands, a pass over the rectangles costs more than the map. docs/kernels.md has the
+    count.
     """
-    return height * width <= SMALL_MAP and in_registers(height, width, dtype, gpu)
+    most = SMALL_MAP_WITH_GATES_ON_AMD if gpu.capability is None else SMALL_MAP
+    return height * width <= most and in_registers(height, width, dtype, gpu)
 
 
 def arithmetic(dtype: torch.dtype, gpu: Gpu) -> str:
