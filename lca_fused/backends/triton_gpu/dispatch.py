@@ -20,7 +20,7 @@ from lca_fused.backends.triton_gpu.launch import Gpu
 SMALL_MAP = 49
 SMALL_MAP_WITH_SPARE_REGISTERS = 64  # compute capability 8 and 9
 SMALL_MAP_IN_FLOAT64 = 25
-SMALL_MAP_WITH_GATES_ON_AMD = 28
+SMALL_MAP_WITH_GATES_ON_AMD = 25
 # Widest map whose bands are unrolled as a whole, without and with the gate map; wider ones are cut
 # into chunks. Registers and compile time set both.
 WIDEST_WHOLE = 32
