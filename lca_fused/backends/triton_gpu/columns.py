@@ -125,7 +125,7 @@ def nan_if_not_finite(rows, H: tl.constexpr, W: tl.constexpr):
 def scaled_prefix_sums(column, H: tl.constexpr, W: tl.constexpr, ARITHMETIC: tl.constexpr):
     """Values of a column's rows, and the unit of the totals.
 
-    Where a number is NaN or infinite, so is the unit, or the totals are 0 and it is infinite.
+    The unit is NaN where a number is NaN or infinite.
     """
     if ARITHMETIC == "maximum":
         rows = row_prefix_sums(column, H, W)
@@ -133,15 +133,15 @@ def scaled_prefix_sums(column, H: tl.constexpr, W: tl.constexpr, ARITHMETIC: tl.
     else:
         exponent = biased_exponent(_largest_magnitude(column))
         if ARITHMETIC == "saturated":
-            # Where the unit cannot be represented it is infinite and all values 0: 0 * inf is NaN.
-            scale = power_of_two(tl.maximum(254 - headroom(H, W) - exponent, 0))
+            scale = power_of_two(254 - headroom(H, W) - exponent)
             rows = _scaled_row_prefix_sums(column, scale, 1.0, H, W)
-            return rows, power_of_two(tl.minimum(exponent + headroom(H, W), 255))
+            unit = power_of_two(tl.minimum(exponent + headroom(H, W), 255))
         else:
             # In two steps, as the product may be too small for a float32.
-            scale = power_of_two(tl.maximum(254 - exponent, 0))
+            scale = power_of_two(254 - exponent)
             rows = _scaled_row_prefix_sums(column, scale, fixed_point_of_one(H, W), H, W)
-            return rows, power_of_two(exponent) * (2.0**-149 / fixed_point_of_one(H, W))
+            unit = power_of_two(exponent) * (2.0**-149 / fixed_point_of_one(H, W))
+        return rows, tl.where(exponent == 255, float("nan"), unit)
 
 
 @triton.jit
