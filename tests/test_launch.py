@@ -40,7 +40,7 @@ def no_plans(monkeypatch) -> None:
 
 def test_a_plan_is_compiled_once_and_then_handed_to_the_driver():
     kernel = Kernel()
-    plan = launch.Plan(kernel, 3, {"BLOCK": 64, "N": 5, "unused": 1}, {"num_warps": 2})
+    plan = launch.Plan(kernel, (3,), {"BLOCK": 64, "N": 5, "unused": 1}, {"num_warps": 2})
     plan("x", None)
     plan("y", None)
     assert kernel.calls == [
@@ -51,7 +51,7 @@ def test_a_plan_is_compiled_once_and_then_handed_to_the_driver():
 
 def test_an_interpreted_kernel_is_run_each_time():
     kernel = Kernel(interpreted=True)
-    plan = launch.Plan(kernel, 1, {"BLOCK": 64, "N": 5}, {})
+    plan = launch.Plan(kernel, (1,), {"BLOCK": 64, "N": 5}, {})
     plan("x", None)
     plan("y", None)
     assert [call[0] for call in kernel.calls] == ["triton", "triton"]
@@ -59,7 +59,7 @@ def test_an_interpreted_kernel_is_run_each_time():
 
 def test_an_argument_that_is_missing_is_named():
     with pytest.raises(KeyError, match="BLOCK"):
-        launch.Plan(Kernel(), 1, {"N": 5}, {})
+        launch.Plan(Kernel(), (1,), {"N": 5}, {})
 
 
 def test_plans_are_kept_by_their_keys_and_not_without_end(monkeypatch):
@@ -67,7 +67,7 @@ def test_plans_are_kept_by_their_keys_and_not_without_end(monkeypatch):
 
     def make() -> launch.Plan:
         made.append(None)
-        return launch.Plan(Kernel(), 1, {"BLOCK": 64, "N": 5}, {})
+        return launch.Plan(Kernel(), (1,), {"BLOCK": 64, "N": 5}, {})
 
     first = launch.planned(("pool", 1), make)
     assert launch.planned(("pool", 1), make) is first

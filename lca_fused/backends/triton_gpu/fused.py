@@ -208,4 +208,4 @@ def _plan(tensors: Tensors, kernel_sizes: KernelSizes | None, tile: Tile) -> Pla
     }
     programs = -(-n // tile.images) * -(-d // tile.block_d)
     chosen = options(rows, tile.threads, stages=tile.stages, max_registers=tile.max_registers)
-    return Plan(fused_kernel, programs, arguments, chosen)
+    return Plan(fused_kernel, (programs,), arguments, chosen)

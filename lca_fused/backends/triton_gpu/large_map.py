@@ -27,7 +27,14 @@ from lca_fused.backends.triton_gpu.gate_chunks import (
     gate_finish_kernel,
     gate_within_kernel,
 )
-from lca_fused.backends.triton_gpu.launch import accumulation, gpu_of, options
+from lca_fused.backends.triton_gpu.launch import (
+    Plan,
+    accumulation,
+    aligned,
+    gpu_of,
+    options,
+    planned,
+)
 from lca_fused.backends.triton_gpu.tables import orientation, weight_tables
 from lca_fused.rectangles import KernelSizes
 
@@ -71,10 +78,9 @@ class _Bands:
     height: int
     width: int
     chunks: list[int]  # their columns
-    rectangles: int
     weights: tuple[Tensor, Tensor]  # of widths and of heights
-    layout: dict[str, Any]  # where the kernels find a column, and how a thread holds it
-    sums: dict[str, Any]  # what only those kernels take that sum up rectangles
+    arguments: dict[str, Any]  # of the kernels, those that all launches share
+    options: dict[str, Any]  # of the compiler
 
     @classmethod
     def of(
@@ -99,9 +105,11 @@ class _Bands:
             height=height,
             width=width,
             chunks=chunks,
-            rectangles=rectangles,
             weights=(widths, heights),
-            layout={
+            arguments={
+                "columns": n * d,
+                "H": height,
+                "rectangles": rectangles,
                 "D": d,
                 "stride_h": d if transposed else width * d,
                 "stride_w": height * d if transposed else d,
@@ -109,15 +117,23 @@ class _Bands:
                 "ARITHMETIC": arithmetic,
                 "DTYPE": accumulation(projection.dtype),
                 "BLOCK": COLUMNS,
-                **options(projection, COLUMNS),
+                "BOUND": (most - 1).bit_length(),
             },
-            sums={"BOUND": (most - 1).bit_length()},
+            options=options(projection, COLUMNS),
         )
 
-    @property
-    def programs(self) -> int:
-        """Of `COLUMNS` threads, which take an element each."""
-        return -(-self.columns // COLUMNS)
+    def launch(self, kernel: Any, *tensors: Tensor, splits: int = 1, **arguments: int) -> None:
+        """Run a kernel, `splits` programs for every COLUMNS elements."""
+        arguments = self.arguments | {"splits": splits} | arguments
+        key = (
+            kernel,
+            splits,
+            tensors[0].device,
+            *((tensor.dtype, aligned(tensor)) for tensor in tensors),
+            *arguments.values(),
+        )
+        grid = (-(-self.columns // COLUMNS), splits)
+        planned(key, lambda: Plan(kernel, grid, arguments, self.options))(*tensors)
 
     def within(self) -> list[dict[str, int]]:
         """Every chunk: where it starts, and its size."""
@@ -140,20 +156,14 @@ def _pool(bands: _Bands, pooled: Tensor, splits: int) -> None:
     direct = len(launches) * splits == 1
     parts = pooled.unsqueeze(0) if direct else _parts(pooled, len(launches) * splits)
     for (kernel, chunks), part in zip(launches, parts.split(splits), strict=True):
-        kernel[(bands.programs, splits)](
-            bands.values, part, *bands.weights, bands.columns, splits, bands.height,
-            rectangles=bands.rectangles, **chunks, **bands.layout, **bands.sums,
-        )  # fmt: skip
+        bands.launch(kernel, bands.values, part, *bands.weights, splits=splits, **chunks)
     if not direct:
         _add_parts(parts, pooled)
 
 
 def _pool_with_gate_map(bands: _Bands, pooled: Tensor, gate_map: Tensor) -> None:
     gates, steps = _gates_and_steps(bands, gate_map)
-    gate_whole_kernel[(bands.programs,)](
-        bands.values, pooled, gates, steps, *bands.weights, bands.columns, bands.height,
-        bands.rectangles, **bands.layout, **bands.sums,
-    )  # fmt: skip
+    bands.launch(gate_whole_kernel, bands.values, pooled, gates, steps, *bands.weights)
 
 
 def _pool_with_gate_map_in_chunks(bands: _Bands, pooled: Tensor, gate_map: Tensor) -> None:
@@ -163,14 +173,8 @@ def _pool_with_gate_map_in_chunks(bands: _Bands, pooled: Tensor, gate_map: Tenso
     launches += [(gate_across_kernel, pair) for pair in bands.across()]
     parts = _parts(pooled, len(launches))
     for (kernel, chunks), part in zip(launches, parts, strict=True):
-        kernel[(bands.programs,)](
-            bands.values, part, steps, *bands.weights, bands.columns, bands.height,
-            rectangles=bands.rectangles, **chunks, **bands.layout, **bands.sums,
-        )  # fmt: skip
-    gate_finish_kernel[(bands.programs,)](
-        gates, steps, bands.columns, bands.height, bands.rectangles, CHUNK=bands.chunks[0],
-        **bands.layout,
-    )  # fmt: skip
+        bands.launch(kernel, bands.values, part, steps, *bands.weights, **chunks)
+    bands.launch(gate_finish_kernel, gates, steps, CHUNK=bands.chunks[0])
     _add_parts(parts, pooled)
 
 

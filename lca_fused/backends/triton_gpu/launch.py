@@ -75,7 +75,7 @@ def aligned(tensor: Tensor) -> bool:
 
 
 class Plan:
-    """A launch but for its tensors: a kernel, how many programs, and all its other arguments.
+    """A launch but for its tensors: a kernel, its grid, and all its other arguments.
 
     The first call compiles the kernel, or finds it compiled; the next ones go straight to the
     driver. Triton's own way from arguments to a compiled kernel takes 20 microseconds, and small
@@ -83,15 +83,20 @@ class Plan:
 
     Args:
         kernel: takes tensors first, the names of which end in "_ptr".
-        programs: on the grid's first axis.
+        grid: programs on up to three axes.
         arguments: all others of the kernel, by name; may hold more.
         options: of the compiler.
     """
 
     def __init__(
-        self, kernel: Any, programs: int, arguments: dict[str, Any], options: dict[str, Any]
+        self,
+        kernel: Any,
+        grid: tuple[int, ...],
+        arguments: dict[str, Any],
+        options: dict[str, Any],
     ) -> None:
-        self._kernel, self._grid, self._options = kernel, (programs, 1, 1), options
+        self._kernel, self._options = kernel, options
+        self._grid = (*grid, 1, 1)[:3]
         names = [name for name in kernel.arg_names if not name.endswith("_ptr")]
         self._arguments = tuple(arguments[name] for name in names)
         self._run: Callable[..., Any] | None = None

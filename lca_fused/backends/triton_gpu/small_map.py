@@ -147,4 +147,6 @@ def _plan(
         features = d
         constants |= {"ARITHMETIC": columns.arithmetic, "DTYPE": accumulation(projection.dtype)}
     blocks = n * -(-features // columns.threads)
-    return Plan(kernel, blocks, (numbers or {}) | constants, options(projection, columns.threads))
+    return Plan(
+        kernel, (blocks,), (numbers or {}) | constants, options(projection, columns.threads)
+    )
