@@ -2,20 +2,20 @@
 
 | file | what |
 |---|---|
-| columns.py | rectangles of a column that is held in registers |
-| tile.py | a matrix tile as such columns, and back |
+| project_and_pool.py | forward: fused.py, or a library product and pooling.py |
+| fused.py, tile.py | one launch: projection, rectangles, ReLU, mean; its tile taken apart |
+| pooling.py | a projection in memory: pooled by the next two, and its gradient |
+| small_map.py | maps held in registers; _kernels.py and _halves.py hold the kernels |
+| large_map.py | larger maps, band of rows by band of rows, and their launches |
+| forward_bands.py, gate_bands.py, gate_chunks.py | the kernels of large maps |
+| gradient.py | backward of large maps: gate map times dL/dy, and its sums over positions |
 | rows.py | the feature map as rows: a transposing copy |
-| project_and_pool.py | forward: one of the next two |
-| fused.py | one launch: projection, rectangles, ReLU, mean |
-| pooling.py | rectangles of a projection in memory, by small_map.py or large_map.py |
-| large_map.py | which of the next three a large map takes, and their launches |
-| forward_bands.py | means of a large map, band of rows by band of rows |
-| gate_bands.py, gate_chunks.py | with the gate map, whole bands or chunks of wide ones |
-| bands.py, arithmetic.py | how bands are loaded and held; what a rectangle costs |
-| gradient.py | backward: gate map times dL/dy, and its sums over positions |
-| dispatch.py | which kernel serves which call, and its tile |
-| autotune.py | tiles by timing, where that is asked for |
-| tables.py, launch.py | kernel sizes as the kernels take them; what launches share |
+| arithmetic.py | a rectangle in four arithmetics: what it costs |
+| columns.py, bands.py | rectangles of a column in registers; bands as they come from memory |
+| column_access.py | loads and stores of whole columns |
+| dispatch.py | which kernel serves which call, and how it is laid out |
+| packed_halves.py, autotune.py | what users may switch: float16 arithmetic, tiles by timing |
+| tables.py, launch.py | kernel sizes as the kernels take them; plans of launches |
 """
 
 from __future__ import annotations
