@@ -26,7 +26,7 @@ SMALL_MAP_WITH_GATES_ON_AMD = 25
 WIDEST_WHOLE = 32
 WIDEST_WHOLE_WITH_GATE = 16
 WIDEST_CHUNK = 16
-WIDEST_CHUNK_IN_PAIRS = 10
+WIDEST_CHUNK_IN_PAIRS = 8
 # Largest map of bands whose sums packed halves hold to twice the error of torch in bfloat16.
 LARGEST_MAP_IN_HALVES = 28 * 28
 # Programs of `COLUMNS` threads that a multiprocessor should have, to hide what loads take.
