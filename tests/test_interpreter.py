@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,18 +27,35 @@ def no_interpreter() -> str | None:
     return None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("tests", INTERPRETED)
-def test_kernels_agree_with_the_reference_in_the_interpreter(tests):
+@pytest.fixture(scope="module")
+def running(tmp_path_factory) -> Iterator[dict[str, tuple[subprocess.Popen[str], Path]]]:
+    """All files at once, each in a process of its own, and where it writes.
+
+    The variable must be set before triton is imported.
+    """
     if (reason := no_interpreter()) is not None:
         pytest.skip(reason)
-    # The variable must be set before triton is imported, hence another process.
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", f"tests/{tests}.py"],
-        cwd=ROOT,
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": "-p no:cacheprovider"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout[-10_000:] + result.stderr[-2_000:]
+    folder = tmp_path_factory.mktemp("interpreted")
+    processes = {}
+    for name in INTERPRETED:
+        output = folder / f"{name}.txt"
+        with output.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pytest", "-q", "-x", f"tests/{name}.py"],
+                cwd=ROOT,
+                env=os.environ | {"TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": "-p no:cacheprovider"},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        processes[name] = process, output
+    yield processes
+    for process, _ in processes.values():
+        process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INTERPRETED)
+def test_kernels_agree_with_the_reference_in_the_interpreter(running, name):
+    process, output = running[name]
+    assert process.wait() == 0, output.read_text()[-10_000:]
