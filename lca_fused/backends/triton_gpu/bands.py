@@ -14,7 +14,6 @@ import triton
 import triton.language as tl
 
 from lca_fused.backends.triton_gpu.arithmetic import (
-    add_values,
     biased_exponent,
     fma_values,
     larger_magnitude,
@@ -24,15 +23,6 @@ from lca_fused.backends.triton_gpu.arithmetic import (
     power_of_two,
     upper_bfloat16,
 )
-
-
-@triton.jit
-def add_bands(x, y, ARITHMETIC: tl.constexpr):
-    """Sums of two tuples of values."""
-    out = ()
-    for j in tl.static_range(len(x)):
-        out = out + (add_values(x[j], y[j], ARITHMETIC),)
-    return out
 
 
 @triton.jit

@@ -19,8 +19,8 @@ from lca_fused.backends.triton_gpu.arithmetic import (
     biased_exponent,
     ceil_log2,
     fma_halves,
-    greater_halves,
     halves_of,
+    is_greater,
     larger_magnitude,
     larger_magnitude_of_bfloat16,
     lower_bfloat16,
@@ -28,7 +28,7 @@ from lca_fused.backends.triton_gpu.arithmetic import (
     power_of_two,
     relu_of,
     relu_of_difference,
-    subtract_halves,
+    subtract_values,
     upper_bfloat16,
 )
 
@@ -78,6 +78,15 @@ def add(x, y, ARITHMETIC: tl.constexpr):
 
 
 @triton.jit
+def subtract(x, y, ARITHMETIC: tl.constexpr):
+    """Elementwise x - y of two tuples of values."""
+    out = ()
+    for j in tl.static_range(len(x)):
+        out = out + (subtract_values(x[j], y[j], ARITHMETIC),)
+    return out
+
+
+@triton.jit
 def zeros(like, SIZE: tl.constexpr):
     """SIZE tensors of zeros shaped as `like`."""
     out = ()
@@ -93,12 +102,12 @@ def replaced(x, START: tl.constexpr, part):
 
 
 @triton.jit
-def prefix_sums(x):
-    """x[0], x[0] + x[1], ...: as long as x."""
+def prefix_sums(x, ARITHMETIC: tl.constexpr):
+    """x[0], x[0] + x[1], ... of a tuple of values: as long as x."""
     total = x[0]
     out = (total,)
     for j in tl.static_range(1, len(x)):
-        total = total + x[j]
+        total = add_values(total, x[j], ARITHMETIC)
         out = out + (total,)
     return out
 
@@ -108,7 +117,7 @@ def row_prefix_sums(column, H: tl.constexpr, W: tl.constexpr):
     """The prefix sums along W of every row of a column."""
     rows = ()
     for i in tl.static_range(H):
-        rows = rows + prefix_sums(column[i * W : i * W + W])
+        rows = rows + prefix_sums(column[i * W : i * W + W], "maximum")
     return rows
 
 
@@ -285,30 +294,9 @@ def gates_of_rows(
             steps = started
         else:
             started = add(started, running, ARITHMETIC)
-            steps = _subtract(started, ended[(top - 1) * W : top * W], ARITHMETIC)
-        gates = gates + _prefix_sums_of_values(steps, ARITHMETIC)
+            steps = subtract(started, ended[(top - 1) * W : top * W], ARITHMETIC)
+        gates = gates + prefix_sums(steps, ARITHMETIC)
     return gates
-
-
-@triton.jit
-def _subtract(x, y, ARITHMETIC: tl.constexpr):
-    out = ()
-    for j in tl.static_range(len(x)):
-        if ARITHMETIC == "halves":
-            out = out + (subtract_halves(x[j], y[j]),)
-        else:
-            out = out + (x[j] - y[j],)
-    return out
-
-
-@triton.jit
-def _prefix_sums_of_values(x, ARITHMETIC: tl.constexpr):
-    total = x[0]
-    out = (total,)
-    for j in tl.static_range(1, len(x)):
-        total = add_values(total, x[j], ARITHMETIC)
-        out = out + (total,)
-    return out
 
 
 @triton.jit
@@ -328,22 +316,13 @@ def _add_band_steps(
             before = tl.zeros_like(up) if start == 0 else band[start - 1]
             old = tl.zeros_like(up) if end == W else running[end]
             if (WIDTHS >> (end - start - 1)) & 1:
-                gate = _gate(band[end - 1], before, ARITHMETIC)
+                gate = is_greater(band[end - 1], before, ARITHMETIC)
                 up = _add_weighted_gate(up, gate, 1.0 / (KH * (end - start)), ARITHMETIC)
                 old = _add_weighted_gate(old, gate, -1.0 / (KH * (end - start)), ARITHMETIC)
             if end < W:
                 down = down + (old,)
         running = running[:start] + (up,) + down
     return running
-
-
-@triton.jit
-def _gate(end, start, ARITHMETIC: tl.constexpr):
-    """1 where the rectangle between two values of a band is open, else 0."""
-    if ARITHMETIC == "halves":
-        return greater_halves(end, start)
-    else:
-        return (end > start).to(end.dtype)
 
 
 @triton.jit

@@ -17,7 +17,6 @@ from lca_fused.backends.triton_gpu.arithmetic import (
     relu_of_sum,
 )
 from lca_fused.backends.triton_gpu.bands import (
-    add_bands,
     add_lanes,
     add_times,
     column_scales,
@@ -27,6 +26,7 @@ from lca_fused.backends.triton_gpu.bands import (
     store_lanes,
     zero_lanes,
 )
+from lca_fused.backends.triton_gpu.columns import add
 
 
 @triton.jit(do_not_specialize=["columns", "splits", "start"])  # or they compile it again
@@ -69,7 +69,7 @@ def sum_within_kernel(
                 SIZE, BOUND, ARITHMETIC,
             )  # fmt: skip
             kh = bottom - top
-            upper = add_bands(upper, row, ARITHMETIC)
+            upper = add(upper, row, ARITHMETIC)
             lower = add_times(lower, row, tl.where(bottom > top, 1.0, 0.0), ARITHMETIC)
             amount = _amount_within(zero[0], upper, width_weight_ptr + kh * W, ARITHMETIC)
             totals = add_lanes(totals, amount, tl.load(height_weight_ptr + kh))
@@ -128,8 +128,8 @@ def sum_across_kernel(
             )  # fmt: skip
             kh = bottom - top
             weights = width_weight_ptr + kh * W + distance
-            upper_left = add_bands(upper_left, row_left, ARITHMETIC)
-            upper_right = add_bands(upper_right, row_right, ARITHMETIC)
+            upper_left = add(upper_left, row_left, ARITHMETIC)
+            upper_right = add(upper_right, row_right, ARITHMETIC)
             in_lower = tl.where(bottom > top, 1.0, 0.0)
             lower_left = add_times(lower_left, row_left, in_lower, ARITHMETIC)
             lower_right = add_times(lower_right, row_right, in_lower, ARITHMETIC)

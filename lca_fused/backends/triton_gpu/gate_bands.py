@@ -16,10 +16,8 @@ from lca_fused.backends.triton_gpu.arithmetic import (
     lanes_of,
     pack_bfloat16,
     subtract_product,
-    subtract_values,
 )
 from lca_fused.backends.triton_gpu.bands import (
-    add_bands,
     add_lanes,
     add_times,
     column_scales,
@@ -28,6 +26,7 @@ from lca_fused.backends.triton_gpu.bands import (
     store_lanes,
     zero_lanes,
 )
+from lca_fused.backends.triton_gpu.columns import add, subtract
 
 
 @triton.jit(do_not_specialize=["columns"])  # or batches of other sizes would compile it again
@@ -79,7 +78,7 @@ def gate_whole_kernel(
                 values + bottom * stride_h, zero, factors, inside, stride_w, W, BOUND, ARITHMETIC
             )
             kh = bottom - top
-            upper = add_bands(upper, row, ARITHMETIC)
+            upper = add(upper, row, ARITHMETIC)
             lower = add_times(lower, row, tl.where(bottom > top, 1.0, 0.0), ARITHMETIC)
             totals, running = add_band(
                 totals, running, upper, width_weight_ptr + kh * W, height_weight_ptr + kh,
@@ -91,21 +90,21 @@ def gate_whole_kernel(
                     height_weight_ptr + kh - 1, ARITHMETIC,
                 )  # fmt: skip
             if bottom + 1 < H:
-                ended = add_bands(running, lower_running, ARITHMETIC)
+                ended = add(running, lower_running, ARITHMETIC)
                 below = steps + (bottom + 1) * stride_h
                 old = load_steps(below, not_first, stride_w, W)
-                store_steps(below, subtract_bands(old, ended, ARITHMETIC), inside, stride_w)
-        started = add_bands(started, running, ARITHMETIC)
+                store_steps(below, subtract(old, ended, ARITHMETIC), inside, stride_w)
+        started = add(started, running, ARITHMETIC)
         ended = load_steps(steps + top * stride_h, not_first, stride_w, W)
-        row_steps = add_bands(ended, started, ARITHMETIC)
+        row_steps = add(ended, started, ARITHMETIC)
         store_gates(
             gates + top * stride_h, zero, row_steps, mean * (H * W), inside, stride_w, ARITHMETIC
         )
-        started = add_bands(started, lower_running, ARITHMETIC)
+        started = add(started, lower_running, ARITHMETIC)
         if top + 1 < H:
             below = (top + 1) * stride_h
             ended = load_steps(steps + below, inside, stride_w, W)
-            row_steps = add_bands(ended, started, ARITHMETIC)
+            row_steps = add(ended, started, ARITHMETIC)
             store_gates(
                 gates + below, zero, row_steps, mean * (H * W), inside, stride_w, ARITHMETIC
             )
@@ -159,15 +158,6 @@ def _steps_within(band, width_weight_ptr, ARITHMETIC: tl.constexpr):
             new = new + (step,)
         steps = new
     return steps
-
-
-@triton.jit
-def subtract_bands(x, y, ARITHMETIC: tl.constexpr):
-    """Differences of two tuples of values."""
-    out = ()
-    for j in tl.static_range(len(x)):
-        out = out + (subtract_values(x[j], y[j], ARITHMETIC),)
-    return out
 
 
 @triton.jit

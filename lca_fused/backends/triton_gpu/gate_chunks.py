@@ -17,7 +17,6 @@ from lca_fused.backends.triton_gpu.arithmetic import (
     subtract_values,
 )
 from lca_fused.backends.triton_gpu.bands import (
-    add_bands,
     add_lanes,
     add_times,
     column_scales,
@@ -27,6 +26,7 @@ from lca_fused.backends.triton_gpu.bands import (
     store_lanes,
     zero_lanes,
 )
+from lca_fused.backends.triton_gpu.columns import add
 from lca_fused.backends.triton_gpu.gate_bands import (
     add_band,
     load_steps,
@@ -80,7 +80,7 @@ def gate_within_kernel(
                 ARITHMETIC,
             )  # fmt: skip
             kh = bottom - top
-            upper = add_bands(upper, row, ARITHMETIC)
+            upper = add(upper, row, ARITHMETIC)
             lower = add_times(lower, row, tl.where(bottom > top, 1.0, 0.0), ARITHMETIC)
             totals, running = add_band(
                 totals, running, upper, width_weight_ptr + kh * W, height_weight_ptr + kh,
@@ -92,13 +92,13 @@ def gate_within_kernel(
                     height_weight_ptr + kh - 1, ARITHMETIC,
                 )  # fmt: skip
             if bottom + 1 < H:
-                ended = add_bands(running, lower_running, ARITHMETIC)
+                ended = add(running, lower_running, ARITHMETIC)
                 below = steps + (bottom + 1) * stride_h
                 _subtract_from_row(below, ended, inside, room, stride_w, ARITHMETIC)
-        started = add_bands(started, running, ARITHMETIC)
+        started = add(started, running, ARITHMETIC)
         _add_to_row(steps + top * stride_h, started, inside, room, stride_w, ARITHMETIC)
         if top + 1 < H:
-            started = add_bands(started, lower_running, ARITHMETIC)
+            started = add(started, lower_running, ARITHMETIC)
             _add_to_row(steps + (top + 1) * stride_h, started, inside, room, stride_w, ARITHMETIC)
     mean = 1.0 / (zero[0] + rectangles)  # in DTYPE, as a float argument is a float32
     store_lanes(part_ptr, column, totals, inverses, mean, inside)
@@ -158,8 +158,8 @@ def gate_across_kernel(
             )  # fmt: skip
             kh = bottom - top
             weights = width_weight_ptr + kh * W + (last - start)
-            left = add_bands(left, row_left, ARITHMETIC)
-            right = add_bands(right, row_right, ARITHMETIC)
+            left = add(left, row_left, ARITHMETIC)
+            right = add(right, row_right, ARITHMETIC)
             in_lower = tl.where(bottom > top, 1.0, 0.0)
             lower_left = add_times(lower_left, row_left, in_lower, ARITHMETIC)
             lower_right = add_times(lower_right, row_right, in_lower, ARITHMETIC)
@@ -173,19 +173,19 @@ def gate_across_kernel(
                 )  # fmt: skip
             if bottom + 1 < H:
                 below = (bottom + 1) * stride_h
-                ended = add_bands(up, lower_up, ARITHMETIC)
+                ended = add(up, lower_up, ARITHMETIC)
                 _subtract_from_row(steps + below, ended, inside, inside, stride_w, ARITHMETIC)
-                ended = add_bands(down, lower_down, ARITHMETIC)
+                ended = add(down, lower_down, ARITHMETIC)
                 _add_to_row(behind + below, ended, inside, room, stride_w, ARITHMETIC)
         row_top = top * stride_h
-        up_started = add_bands(up_started, up, ARITHMETIC)
-        down_started = add_bands(down_started, down, ARITHMETIC)
+        up_started = add(up_started, up, ARITHMETIC)
+        down_started = add(down_started, down, ARITHMETIC)
         _add_to_row(steps + row_top, up_started, inside, inside, stride_w, ARITHMETIC)
         _subtract_from_row(behind + row_top, down_started, inside, room, stride_w, ARITHMETIC)
         if top + 1 < H:
             row_top += stride_h
-            up_started = add_bands(up_started, lower_up, ARITHMETIC)
-            down_started = add_bands(down_started, lower_down, ARITHMETIC)
+            up_started = add(up_started, lower_up, ARITHMETIC)
+            down_started = add(down_started, lower_down, ARITHMETIC)
             _add_to_row(steps + row_top, up_started, inside, inside, stride_w, ARITHMETIC)
             _subtract_from_row(behind + row_top, down_started, inside, room, stride_w, ARITHMETIC)
     mean = 1.0 / (zero[0] + rectangles)
