@@ -89,7 +89,8 @@ def small_map_gradient(
     if columns is not None:
         plan(columns)(*tensors)
         return gradient, sums
-    key = ("gradient", *_key(projection, kernel_sizes), stride_n, stride_d, aligned(grad_pooled))
+    of_grad = grad_pooled.dtype, stride_n, stride_d, aligned(grad_pooled)
+    key = ("gradient", *_key(projection, kernel_sizes), *of_grad)
     planned(key, lambda: plan(_columns("gradient", plan, tensors)))(*tensors)
     return gradient, sums
 
