@@ -232,12 +232,14 @@ def test_command_prints_a_table_and_writes_json(tmp_path, capsys):
     assert head.startswith("| kernel")
     assert set(rule) == set("|-:")
     assert [line.split()[1::2][:3] for line in lines] == [
+        ["gradient_pairs", "sm_90", "7x7"],
         ["gradient", "sm_90", "7x7"],
-        ["gradient", "sm_90", "28x28"],
+        ["gradient", "sm_90", "14x14"],
     ]
     written = json.loads(path.read_text())
-    assert [row["map"] for row in written["kernels"]] == ["7x7", "28x28"]
-    assert written["kernels"][0]["arithmetic_per_rectangle"] is None
+    assert [row["map"] for row in written["kernels"]] == ["7x7", "7x7", "14x14"]
+    assert [row["dtype"] for row in written["kernels"]] == ["bfloat16", "float16", "bfloat16"]
+    assert written["kernels"][2]["arithmetic_per_rectangle"] is None, "it multiplies a gate map"
 
 
 def test_command_says_what_is_missing(monkeypatch, capsys):
