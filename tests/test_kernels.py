@@ -40,9 +40,7 @@ from tests.parity import (
     with_gradients,
 )
 
-LARGE_MAPS = [(13, 13), (14, 14), (16, 16), (5, 20), (35, 3)]
-if INTERPRETED:  # which takes half a minute for a map; tests/test_large_map.py has smaller ones
-    LARGE_MAPS = [(10, 11), (35, 3)]
+LARGE_MAPS = [(10, 11), (13, 13), (14, 14), (16, 16), (5, 20), (35, 3)]
 
 _BACKEND = {"name": "triton"}
 
