@@ -20,6 +20,7 @@ from pathlib import Path
 from experiments.data.catalog import DataOptions
 from experiments.data.dataset import DataError
 from experiments.data.embedded import write_scenario
+from experiments.data.own_output import mark_output
 from experiments.finetuning.options import Finetuning, parse_finetuning
 from experiments.finetuning.outcome import Finetuned
 from experiments.finetuning.photos import PhotoCounts, load_own_photos
@@ -73,6 +74,7 @@ def finetune(options: Finetuning, compute: Compute) -> Finetuned:
         CheckpointError: the checkpoint of an interrupted run cannot be read.
     """
     workers = share_cores(compute, options.workers)
+    mark_output(options.output)
     folder = _photos_folder(options)
     dataset = load_own_photos(
         folder,
@@ -99,7 +101,7 @@ def finetune(options: Finetuning, compute: Compute) -> Finetuned:
         return Photos.load(dataset, recipe, BACKBONES[cell.backbone].normalization)
 
     result = run_cell(cell, photos, options.output, workers)
-    return Finetuned(options, folder, counts, cell, result, tuple(notes))
+    return Finetuned(options, folder, counts, cell, result, (*notes, *dataset.notes))
 
 
 def _photos_folder(options: Finetuning) -> Path:

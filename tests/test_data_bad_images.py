@@ -30,7 +30,7 @@ def text(path: Path) -> Path:
 
 
 def floats(path: Path) -> Path:
-    Image.fromarray(np.ones((4, 4), np.float32)).save(path)
+    Image.fromarray(np.full((4, 4), 40, np.float32)).save(path)
     return path
 
 

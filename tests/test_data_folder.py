@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,7 +51,7 @@ def test_splits_come_from_their_folders(tmp_path):
         assert sample.path.parent.name == dataset.classes[sample.label]
 
 
-@pytest.mark.parametrize("name", ["validation", "val"])
+@pytest.mark.parametrize("name", ["validation", "val", "valid", "Valid", "VAL"])
 def test_a_validation_folder_is_used(tmp_path, name):
     root = tree(tmp_path, train__a=10, train__b=10, test__a=1, test__b=1, **{f"{name}__a": 2})
     dataset = load_folder(root)
@@ -159,7 +161,7 @@ def test_no_photos_in_the_validation_folder(tmp_path):
 
 def test_two_validation_folders(tmp_path):
     root = tree(tmp_path, train__a=2, train__b=2, test__a=1, validation__a=1, val__a=1)
-    assert "both validation/ and val/, expected one. Remove" in refusal(root)
+    assert "both val/ and validation/, expected one validation folder. Remove" in refusal(root)
 
 
 def test_nothing_to_split_off(tmp_path):
@@ -167,8 +169,8 @@ def test_nothing_to_split_off(tmp_path):
 
 
 def test_splits_without_train_are_not_taken_for_classes(tmp_path):
-    message = refusal(tree(tmp_path, Train__a=2, test__a=1))
-    assert 'has "Train", "test" but no folder train (in lower case)' in message
+    message = refusal(tree(tmp_path, val__a=2, test__a=1))
+    assert 'has "test", "val" but no folder train' in message
 
 
 def test_train_repeats_of_zero(tmp_path):
@@ -178,3 +180,88 @@ def test_train_repeats_of_zero(tmp_path):
 @pytest.mark.parametrize("option", ["validation_fraction", "test_fraction"])
 def test_fractions_are_checked(tmp_path, option):
     assert "is 1.5, expected" in refusal(tree(tmp_path, a=3, b=3), **{option: 1.5})
+
+
+# Names of splits and of classes
+
+
+@pytest.mark.parametrize("name", ["testing", "Test", "TESTING"])
+def test_a_test_folder_may_be_called_otherwise(tmp_path, name):
+    root = tree(tmp_path, Train__a=2, Train__b=2, **{f"{name}__a": 1, f"{name}__b": 1})
+    dataset = load_folder(root, validation_fraction=0)
+    assert split_of(dataset.test, root) == {name}
+    assert split_of(dataset.train, root) == {"Train"}
+
+
+def test_without_a_train_folder_products_may_be_called_valid_and_testing(tmp_path):
+    assert load_folder(tree(tmp_path, valid=2, testing=2)).classes == ("testing", "valid")
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_composed_and_decomposed_names_are_one_class(tmp_path, caplog):
+    root = tree(tmp_path, train__a=2, test__a=1)
+    tree(root, **{f"train__{COMPOSED}": 3, f"train__{DECOMPOSED}": 2, f"test__{DECOMPOSED}": 1})
+    folders = len(list((root / "train").iterdir()))
+    dataset = load_folder(root, validation_fraction=0)
+    assert dataset.classes == ("a", COMPOSED)
+    assert [sample.label for sample in dataset.test] == [0, 1]
+    if folders == 3:  # a file system may see one name itself
+        assert [sample.label for sample in dataset.train] == [0, 0, 1, 1, 1, 1, 1]
+    assert "1 class names are spelled in composed and in decomposed characters" in caplog.text
+    assert COMPOSED in dataset.notes[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode here")
+def test_names_that_are_no_text_are_classes_with_printable_names(tmp_path, caplog):
+    tree(tmp_path, b=2)
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    for k in range(2):
+        Path(os.fsdecode(folder + b"/%d\xe9.jpg" % k)).touch()
+    dataset = load_folder(tmp_path)
+    assert dataset.classes == ("b", "caf\\xe9")
+    assert all(sample.path.exists() for sample in (*dataset.train, *dataset.test))
+    "".join((*dataset.classes, *dataset.notes)).encode()
+    assert "no UTF-8; the classes are called: caf\\xe9" in caplog.text
+
+
+# What is among the photos and not read
+
+
+def test_system_folders_and_results_are_no_classes_and_are_counted_once(tmp_path, caplog):
+    root = tree(tmp_path, a=3, b=3, lost=0, **{"@eaDir": 2, "a__@eaDir": 2, "#recycle": 1})
+    (root / "lost").rename(root / "lost+found")
+    (root / "runs" / "cells").mkdir(parents=True)
+    (root / "runs" / "finetune.json").touch()
+    (root / "a" / "1.HEIC").touch()
+    dataset = load_folder(root)
+    assert dataset.classes == ("a", "b")
+    assert_partition(dataset, 6)
+    assert "4 hidden, system" in caplog.text
+    assert "2 @eaDir" in caplog.text
+    assert "1 results and pictures of earlier runs, left out: runs" in caplog.text
+    assert caplog.text.count("1 HEIC") == 1
+    assert len(dataset.notes) == 3
+    caplog.clear()
+    assert load_folder(root, quiet=True).notes == dataset.notes
+    assert not caplog.records
+
+
+def test_a_class_of_formats_that_are_not_read_is_told_from_an_empty_one(tmp_path):
+    root = tree(tmp_path, a=2, b=0, c=0)
+    (root / "b" / "1.CR2").touch()
+    message = refusal(root)
+    assert '"b" (1 photos of a format that is not read, left out: 1 CR2' in message
+    assert '"c". Add photos' in message
+
+
+def test_a_linked_class_folder_is_a_class(tmp_path):
+    tree(tmp_path / "elsewhere", b=3)
+    root = tree(tmp_path / "shop", a=3)
+    (root / "b").symlink_to(tmp_path / "elsewhere" / "b")
+    (root / "a" / "all").symlink_to(root)
+    dataset = load_folder(root)
+    assert_partition(dataset, 6)
+    assert "links to folders that are read anyway, left out: a/all" in dataset.notes[0]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.data.images import find_images, image_size, read_image
+from experiments.data.dataset import Sample
+from experiments.data.images import check_images, image_size, read_image
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -111,11 +114,93 @@ def test_exif_orientation_is_applied_once(tmp_path, orientation, extension):
     assert sorted(image_size(path)) == [4, 6]
 
 
-def test_find_images_takes_photos_only_and_sorts_them(tmp_path):
-    wanted = ["B.JPG", "a.jpeg", "d.webp", "deep/er/c.Png", "e.bmp", "f.TIF", "g.tiff"]
-    others = ["._a.jpeg", ".DS_Store", ".hidden.png", ".thumbs/x.jpg", "notes.txt", "jpg", "h.gif"]
-    for name in wanted + others:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.jpg").mkdir()
-    assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == wanted
+# 12 bits in 16
+
+
+def twelve_bits(*shape: int) -> np.ndarray:
+    return np.linspace(0, 4095, int(np.prod(shape))).astype(np.uint16).reshape(shape)
+
+
+@pytest.mark.parametrize("extension", ["png", "tif"])
+def test_12_bit_grey_is_not_black(tmp_path, extension):
+    ramp = twelve_bits(16, 16)
+    read = pixels(save(tmp_path / f"ramp.{extension}", ramp))
+    assert (read == (ramp >> 4)[..., None]).all()
+
+
+@pytest.mark.parametrize("extension", ["png", "tif"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_12_bit_colour_is_not_black(tmp_path, extension, channels):
+    cv2 = pytest.importorskip("cv2")
+    colours = twelve_bits(8, 12, channels)
+    if channels == 4:
+        colours[..., 3] = 65535  # opaque
+    cv2.imwrite(str(tmp_path / f"a.{extension}"), colours)
+    assert (pixels(tmp_path / f"a.{extension}") == (colours >> 4)[..., 2::-1]).all()
+
+
+def test_16_bit_colour_keeps_its_high_byte(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    colours = twelve_bits(8, 12, 3) * 16
+    cv2.imwrite(str(tmp_path / "a.png"), colours)
+    assert (pixels(tmp_path / "a.png") == (colours >> 8)[..., ::-1]).all()
+
+
+def add_exif(source: Path, path: Path, exif: Image.Exif) -> None:
+    """Copy a PNG and put an eXIf chunk behind its header, of 33 bytes."""
+    png, body = source.read_bytes(), exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = b"eXIf" + body
+    framed = struct.pack(">I", len(body)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(png[:33] + framed + png[33:])
+
+
+def test_12_bit_colour_is_turned_as_exif_says(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    colours = twelve_bits(8, 12, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    cv2.imwrite(str(tmp_path / "plain.png"), colours)
+    add_exif(tmp_path / "plain.png", tmp_path / "a.png", exif)
+    turned = np.rot90((colours >> 4)[..., ::-1], -1)
+    assert (pixels(tmp_path / "a.png") == turned).all()
+
+
+# Float pixels, frames, strips
+
+
+def test_floats_from_0_to_1_are_scaled(tmp_path):
+    ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    read = pixels(save(tmp_path / "ramp.tif", ramp))
+    assert (read == np.arange(256).reshape(16, 16, 1)).all()
+
+
+@pytest.mark.parametrize("extension", ["gif", "webp", "png", "tif"])
+def test_of_several_frames_the_first_is_read(tmp_path, extension, caplog):
+    caplog.set_level("INFO")
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE))
+    path = tmp_path / f"a.{extension}"
+    lossless = {"lossless": True} if extension == "webp" else {}
+    first.save(path, save_all=True, append_images=[second], **lossless)
+    assert (pixels(path) == RED).all()
+    check_images([Sample(path, 0)], skip=False)
+    assert "1 photos have several frames or pages: the first is read" in caplog.text
+
+
+def test_12_bits_are_told_when_photos_are_checked(tmp_path, caplog):
+    caplog.set_level("INFO")
+    samples = [Sample(save(tmp_path / f"{k}.png", twelve_bits(8, 8)), 0) for k in range(2)]
+    check_images(samples, skip=False)
+    assert "2 photos have 12-bit values in 16 bits" in caplog.text
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (20000, 10), (1, 51)])
+def test_strips_are_refused_when_photos_are_checked(tmp_path, size):
+    Image.new("RGB", size).save(tmp_path / "strip.png")
+    _, (bad,) = check_images([Sample(tmp_path / "strip.png", 0)], skip=True)
+    assert bad.reason.startswith(f"too narrow: {size[0]} x {size[1]} pixels")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (3, 2)])
+def test_small_photos_are_read(tmp_path, size):
+    Image.new("RGB", size).save(tmp_path / "small.png")
+    assert read_image(tmp_path / "small.png").size == size

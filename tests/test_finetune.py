@@ -35,7 +35,8 @@ def unsplit(tmp_path, photos):
             (root / product).mkdir(parents=True)
             for k in range(count):
                 source = photos / "train" / product / f"{k % 6}.png"
-                (root / product / f"{k}.png").write_bytes(source.read_bytes())
+                # What follows a PNG's end is not read, and makes no two files the same.
+                (root / product / f"{k}.png").write_bytes(source.read_bytes() + bytes([k]))
         return root
 
     return write
@@ -184,6 +185,45 @@ def test_split_depends_on_its_seed(unsplit):
     )
     assert one == same
     assert one != other
+
+
+# What is among the photos
+
+
+def test_copies_and_what_is_left_out_are_in_the_log_once_and_in_the_report(
+    photos, options, run, caplog
+):
+    train, test = photos / "train", photos / "test"
+    (test / "lime" / "copy.png").write_bytes((train / "lime" / "0.png").read_bytes())
+    (train / "plum" / "wrong.png").write_bytes((train / "apple" / "1.png").read_bytes())
+    (train / "lime" / "1.HEIC").touch()
+    (train / "lime" / ".DS_Store").touch()
+    with caplog.at_level("INFO"):
+        assert main([str(photos), *options, "--recipe.epochs", "1"]) == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for said in (
+        "1 photos, identical copies, are in two splits",
+        "test/lime/copy.png",
+        "1 photos, identical copies, are under two labels",
+        "train/plum/wrong.png",
+        "1 photos of a format that is not read, left out: 1 HEIC",
+        "1 hidden, system, thumbnail or backup files",
+    ):
+        assert caplog.text.count(said) == 1
+        assert said in page
+
+
+@pytest.mark.parametrize("where", ["runs", "."])
+def test_results_among_the_photos_are_no_class_the_next_time(
+    unsplit, options, where, monkeypatch, without_report
+):
+    root = unsplit(apple=6, lime=6)
+    arguments = [str(root), *options, "--recipe.epochs", "1", "--output", str(root / where)]
+    assert main(arguments) == 0
+    stored = cells(root / where)
+    monkeypatch.setattr("experiments.study.cells._finetune", pytest.fail)
+    assert main(arguments) == 0
+    assert cells(root / where) == stored
 
 
 # What cannot be used

@@ -244,6 +244,76 @@ def test_pipe_is_refused_rather_than_waited_for(model, tmp_path):
     assert "a pipe" in rows(tmp_path / "rows.csv")[0]["error"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_everything_that_looks_like_a_photo_has_a_row(model, tmp_path, caplog):
+    caplog.set_level("INFO")
+    folder = tmp_path / "photos"
+    (folder / "@eaDir").mkdir(parents=True)
+    for name in ("a.png", "@eaDir/thumb.png"):
+        noise(folder / name)
+    for name, file_format in {"b.avif": "AVIF", "c.gif": "GIF", "d.jfif": "JPEG"}.items():
+        if file_format in Image.SAVE:
+            Image.new("RGB", (48, 48), "red").save(folder / name, format=file_format)
+    errors = {
+        "e.HEIC": "format that is not read (to read it: pip install",
+        "f.CR2": "format that is not read (camera raw",
+        "g.jpg": "a broken link",
+        "h.jpg": "not a file: a pipe",
+    }
+    for name in ("e.HEIC", "f.CR2"):
+        (folder / name).write_bytes(b"no image")
+    broken_link(folder / "g.jpg")
+    os.mkfifo(folder / "h.jpg")
+    (folder / "notes.txt").touch()
+    predict(model, folder, "--output", tmp_path / "rows.csv", status=1)
+    table = {Path(row["file"]).name: row["error"] for row in rows(tmp_path / "rows.csv")}
+    assert [name for name, error in table.items() if not error] == [
+        path.name for path in sorted(folder.glob("[a-d].*"))
+    ]
+    for name, reason in errors.items():
+        assert reason in table.pop(name)
+    assert not any(table.values())
+    assert "1 hidden, system" in caplog.text
+    assert "1 @eaDir" in caplog.text
+    assert "1 TXT" in caplog.text
+
+
+def test_a_folder_that_cannot_be_read_is_a_row(model, photos, tmp_path, monkeypatch):
+    iterdir = Path.iterdir
+
+    def refuse(path: Path):
+        if path == photos / "lime":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # an administrator may read anything
+    predict(model, photos, "--output", tmp_path / "rows.csv", status=1)
+    errors = {row["file"]: row["error"] for row in rows(tmp_path / "rows.csv") if row["error"]}
+    assert errors == {str(photos / "lime"): "a folder that cannot be read: permission denied"}
+
+
+def test_pictures_among_the_photos_are_not_predicted_the_next_time(model, photos, tmp_path):
+    pytest.importorskip("matplotlib")
+    predict(model, photos, "--output", tmp_path / "1.csv", "--explain", photos / "lime")
+    predict(model, photos, "--output", tmp_path / "2.csv")
+    assert len(rows(tmp_path / "1.csv")) == len(rows(tmp_path / "2.csv")) == 6
+
+
+def test_a_photo_with_the_longest_name_is_explained(model, tmp_path):
+    pytest.importorskip("matplotlib")
+    names = ["x" * 251 + ".png", "\u00e9" * 125 + "a.png", "\u00e9" * 125 + "b.png"]
+    for name in names:
+        noise(tmp_path / name)
+    paths = [tmp_path / name for name in names]
+    predict(model, *paths, "--output", tmp_path / "rows.csv", "--explain", tmp_path / "pictures")
+    assert len(list((tmp_path / "pictures").iterdir())) == 3
+
+
+def test_a_name_that_is_too_long_is_a_row(model, tmp_path):
+    predict(model, "x" * 300 + ".jpg", "--output", tmp_path / "rows.csv", status=1)
+    assert rows(tmp_path / "rows.csv")[0]["error"] == "no such file"
+
+
 def test_larger_photos_can_be_allowed(model, tmp_path):
     photo = noise(tmp_path / "a.png", side=100)
     predict(model, photo, "--output", tmp_path / "a.csv", "--max-megapixels", 0.009, status=1)

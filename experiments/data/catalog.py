@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
+from experiments.data.copies import describe_copies, find_copies
 from experiments.data.dataset import DataError, ProductDataset, Sample
 from experiments.data.embedded_source import EMBEDDED
 from experiments.data.folder import FOLDER
 from experiments.data.grocery_store import GROCERY_STORE
 from experiments.data.grozi import GROZI_120
-from experiments.data.images import check_images
+from experiments.data.images import BadImage, check_images
 from experiments.data.paper_folders import CAPG_GP, DM4VM
 from experiments.data.source import CatalogEntry, DataOptions, Source
 
@@ -52,11 +54,20 @@ def load_dataset(name: str, options: DataOptions) -> ProductDataset:
 
 
 def readable(dataset: ProductDataset, *, skip: bool) -> ProductDataset:
-    """Return `dataset` without the photos that cannot be decoded; raises if not `skip`."""
+    """Return `dataset` without the photos that cannot be decoded; raises if not `skip`.
+
+    Copies of photos in two splits or under two labels are logged and noted.
+    """
     everything = [*dataset.train, *dataset.validation, *dataset.test]
     _, bad = check_images(everything, skip=skip)
-    if not bad:
-        return dataset
+    dataset = _without(dataset, bad) if bad else dataset
+    notes = describe_copies(dataset, find_copies(sample.path for sample in everything))
+    for note in notes:
+        logger.warning("%s: %s", dataset.name, note)
+    return replace(dataset, notes=(*dataset.notes, *notes))
+
+
+def _without(dataset: ProductDataset, bad: Sequence[BadImage]) -> ProductDataset:
     logger.warning("%s: %d photos cannot be read and are left out:", dataset.name, len(bad))
     for image in bad:
         logger.warning("  %s: %s", image.path, image.reason)
@@ -70,6 +81,7 @@ def readable(dataset: ProductDataset, *, skip: bool) -> ProductDataset:
         train=good(dataset.train),
         validation=good(dataset.validation),
         test=good(dataset.test),
+        notes=(*dataset.notes, f"{len(bad)} photos cannot be read and are left out."),
     )
     left = {sample.label for sample in readable.train}
     lost = [name for label, name in enumerate(dataset.classes) if label not in left]

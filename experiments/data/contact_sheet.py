@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from torchvision.utils import make_grid, save_image
+from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
 
+from experiments.data.own_output import PICTURE_METADATA
 from experiments.data.torch_dataset import PhotoDataset
 
 _GAP = 2  # px, between photos
@@ -46,7 +49,11 @@ def save_contact_sheet(
     draws = _draws(dataset, chosen, columns)
     pixels = draws * _per_channel(std) + _per_channel(mean)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(make_grid(pixels.clamp(0, 1), nrow=columns, padding=_GAP, pad_value=1.0), path)
+    sheet = make_grid(pixels.clamp(0, 1), nrow=columns, padding=_GAP, pad_value=1.0)
+    text = PngInfo()
+    for name, value in PICTURE_METADATA.items():
+        text.add_text(name, value)
+    to_pil_image(sheet.mul(255).round().to(torch.uint8)).save(path, pnginfo=text)
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -43,6 +43,7 @@ class ProductDataset:
         test: photos that are only ever scored.
         train_repeats: how often each training photo is drawn in an epoch (few-shot protocols
             repeat a handful of photos under fresh augmentation so that an epoch has enough steps).
+        notes: what was left out or is odd, a sentence each, for the log and the report.
     """
 
     name: str
@@ -51,3 +52,4 @@ class ProductDataset:
     validation: tuple[Sample, ...]
     test: tuple[Sample, ...]
     train_repeats: int = 1
+    notes: tuple[str, ...] = ()

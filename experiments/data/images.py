@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from experiments.data.dataset import DataError, Sample
+from experiments.data.depth import (
+    DEPTH,
+    has_16_bit_colour,
+    is_12_bits,
+    read_12_bit_colour,
+    to_8_bits,
+)
+from experiments.data.formats import why_not_read
+from experiments.data.photo_files import not_a_file
 
-IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+logger = logging.getLogger(__name__)
+
 _LISTED = 20  # bad files spelled out in one message
 _ADVICE = "Remove the file (or repair it), or pass --skip-bad-images to leave it out."
+_LONGEST = 50  # times the shorter side; enlarged to the network's size a strip fills the memory
+_FRAMES = "lca_fused frames"  # key of Image.info
+# An MPO's second picture is the same scene for the other eye, or its preview.
+_ANIMATED = {"AVIF", "FLI", "GIF", "HEIF", "PNG", "TIFF", "WEBP"}
 
 
 class ImageError(DataError):
@@ -50,6 +68,14 @@ class _UnsupportedModeError(Exception):
     """The pixels have no agreed conversion to 8-bit RGB."""
 
 
+class _NarrowError(Exception):
+    """The photo is a strip."""
+
+
+class _NotAFileError(Exception):
+    """Opening it may wait for ever."""
+
+
 def default_workers() -> int:
     """Threads that decode photos at a time: one a core, at most 8."""
     return min(8, os.cpu_count() or 1)
@@ -58,8 +84,9 @@ def default_workers() -> int:
 def read_image(path: str | Path) -> Image.Image:
     """Decode a photo completely.
 
-    The EXIF orientation is applied, 16 bits are scaled to 8, transparency is laid on white and
-    CMYK is converted without its colour profile. Of several frames the first is read.
+    The EXIF orientation is applied, 16 bits are scaled to 8 (12 bits in a file of 16 as 12, see
+    `experiments.data.depth`), floats of 0 to 1 to 0 to 255, transparency is laid on white and CMYK
+    is converted without its colour profile. Of several frames the first is read.
 
     Args:
         path: the file; any format Pillow reads.
@@ -68,8 +95,8 @@ def read_image(path: str | Path) -> Image.Image:
         The upright photo, mode "RGB", 8 bits per channel.
 
     Raises:
-        ImageError: the file is missing, a directory, empty, not an image, truncated, too large or
-            of a colour mode without a conversion.
+        ImageError: the file is missing, a directory, a pipe, empty, not an image, truncated, too
+            large, over 50 times as long as wide, or of a colour mode without a conversion.
     """
     return _decode(Path(path), _to_rgb)
 
@@ -139,35 +166,17 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     path = Path(path)
     try:
+        _refuse_what_is_no_file(path)
         with Image.open(path) as image:
             return image.size
     except Exception as error:  # see read_image
         raise _image_error(path, error) from error
 
 
-def find_images(folder: str | Path) -> list[Path]:
-    """List the photos in a folder and the folders below it.
-
-    Hidden files and folders (names with a leading dot, e.g. "._front.jpg") are left out, links to
-    folders are not followed.
-
-    Args:
-        folder: where to look.
-
-    Returns:
-        Files whose extension is in `IMAGE_EXTENSIONS` in either case, sorted.
-    """
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if _is_photo_name(name)]
-    return sorted(found, key=Path.as_posix)
-
-
 def check_images(
     samples: Sequence[Sample], *, skip: bool, workers: int | None = None
 ) -> tuple[list[Sample], list[BadImage]]:
-    """Decode every photo once to see that it can be read.
+    """Decode every photo once to see that it can be read; log what is particular about some.
 
     Args:
         samples: the photos; a file listed twice is decoded once.
@@ -184,14 +193,17 @@ def check_images(
     files = list({sample.path: sample for sample in samples}.values())
     with ThreadPoolExecutor(workers or default_workers()) as pool:
         checked = tqdm(
-            pool.map(_problem, files),
+            pool.map(_check, files),
             total=len(files),
             desc="checking photos",
             unit="photo",
             leave=False,
             disable=None,  # silent where the output is not a terminal
         )
-        bad = [problem for problem in checked if problem is not None]
+        results = list(checked)
+    bad = [result for result in results if isinstance(result, BadImage)]
+    for remark, count in Counter(result for result in results if isinstance(result, str)).items():
+        logger.info("%d photos %s", count, remark)
     if bad and not skip:
         raise DataError(_bad_images_message(bad, len(files)))
     unreadable = {problem.path for problem in bad}
@@ -200,12 +212,42 @@ def check_images(
 
 def _decode(path: Path, convert: Callable[[Image.Image, str | None], Image.Image]) -> Image.Image:
     try:
+        _refuse_what_is_no_file(path)
         with Image.open(path) as image:
-            return convert(ImageOps.exif_transpose(image), image.format)
+            _refuse_strips(*image.size)
+            return _marked(convert(_upright(image, path), image.format), image)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         raise _image_error(path, error) from error
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise _NotAFileError
+
+
+def _refuse_strips(width: int, height: int) -> None:
+    if max(width, height) > _LONGEST * min(width, height):
+        raise _NarrowError(
+            f"too narrow: {width} x {height} pixels, one side over {_LONGEST} times the other; "
+            "crop it"
+        )
+
+
+def _upright(image: Image.Image, path: Path) -> Image.Image:
+    deep = has_16_bit_colour(image)
+    image.load()
+    colours = read_12_bit_colour(path, image) if deep else None
+    return colours or ImageOps.exif_transpose(image)
+
+
+def _marked(converted: Image.Image, image: Image.Image) -> Image.Image:
+    """Note in the info of a photo that the file has more frames than it."""
+    with suppress(Exception):  # what follows the first frame may be damaged
+        if image.format in _ANIMATED and getattr(image, "is_animated", False):
+            converted.info[_FRAMES] = True
+    return converted
 
 
 def _read_mask(mask: Path, size: tuple[int, int]) -> Image.Image:
@@ -222,22 +264,32 @@ def _read_mask(mask: Path, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(np.where(product, 255, 0).astype(np.uint8))
 
 
-def _is_photo_name(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_EXTENSIONS
-
-
 def _to_rgb(image: Image.Image, file_format: str | None) -> Image.Image:
     # Older Pillow opens a 16-bit PNG in the 32-bit mode I.
     if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
         # Pillow's own conversion clips at 255. The high byte is what it keeps of 16-bit colour.
-        high_byte = np.asarray(image) >> 8
-        return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
-    if image.mode in {"I", "F", "LAB"}:
-        raise _UnsupportedModeError(image.mode)
+        values = np.asarray(image).astype(np.uint16)
+        grey = Image.fromarray(to_8_bits(values)).convert("RGB")
+        if is_12_bits(values):
+            grey.info[DEPTH] = "12 bits"
+        return grey
+    if image.mode == "F":
+        return _floats_to_rgb(np.asarray(image))
+    if image.mode in {"I", "LAB"}:
+        raise _UnsupportedModeError(f'colour mode "{image.mode}" has no conversion to RGB')
     if _has_transparency(image):
         pixels = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), pixels).convert("RGB")
     return image.convert("RGB")
+
+
+def _floats_to_rgb(values: NDArray[np.float32]) -> Image.Image:
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= 1:  # nor is it with NaN
+        raise _UnsupportedModeError(
+            f'colour mode "F" with values from {low:g} to {high:g}, expected 0 to 1'
+        )
+    return Image.fromarray((255 * values).round().astype(np.uint8)).convert("RGB")
 
 
 def _to_rgba(image: Image.Image, file_format: str | None) -> Image.Image:
@@ -262,25 +314,32 @@ def _reason(path: Path, error: Exception) -> str:
             f"this size can be an attack ({str(error).rstrip('.')}); scale it down"
         )
     if isinstance(error, _UnsupportedModeError):
-        return f'colour mode "{error}" has no conversion to RGB; save it with 8 or 16 bits, RGB'
-    if isinstance(error, PermissionError) and not path.is_dir():
+        return f"{error}; save it with 8 or 16 bits, RGB"
+    if isinstance(error, _NarrowError):
+        return str(error)
+    missing = not_a_file(path)
+    if isinstance(error, PermissionError) and missing is None:
         return "no permission to read it"
-    if path.is_dir():
-        return "a directory, not an image file"
-    if not path.exists():
-        return "no such file"
-    if path.stat().st_size == 0:
+    if missing is not None:
+        return missing
+    if os.path.getsize(path) == 0:
         return "zero bytes: the file is empty"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image, or of a format that Pillow does not read"
+        advice = why_not_read(path)
+        return "not an image, or of a format that is not read" + (f" ({advice})" if advice else "")
     return f"truncated or damaged ({error})"
 
 
-def _problem(sample: Sample) -> BadImage | None:
+def _check(sample: Sample) -> BadImage | str | None:
+    """Return what is wrong with a photo, or what is particular about how it is read."""
     try:
-        read_sample(sample)
+        image = read_sample(sample)
     except ImageError as error:
         return BadImage(sample.path, error.reason)
+    if DEPTH in image.info:
+        return "have 12-bit values in 16 bits: read as 12 bits"
+    if _FRAMES in image.info:
+        return "have several frames or pages: the first is read"
     return None
 
 

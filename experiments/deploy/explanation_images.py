@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from experiments.data.own_output import PICTURE_METADATA
 from experiments.networks.backbones import Normalization
 from experiments.networks.checkpoint import LoadedClassifier
 from experiments.networks.heads import HEADS
@@ -19,6 +22,7 @@ from lca_fused.explanation_plots import draw_concepts, draw_heat_map
 
 _SIZE = (13.0, 4.0)  # inches
 _DPI = 100
+_LONGEST_NAME = 230  # bytes; file systems take 255, with "-1000.png" and what encryption adds
 
 
 class ExplanationError(ValueError):
@@ -64,16 +68,27 @@ class ExplanationImages:
         photos = as_photos(images, self.classifier.normalization)
         for index, path in enumerate(paths):
             figure = draw(explanation, photos[index], index, self.classifier.classes)
-            figure.savefig(self.folder / self._name(path), dpi=_DPI)
+            figure.savefig(self.folder / self._name(path), dpi=_DPI, metadata=PICTURE_METADATA)
 
     def _name(self, path: Path) -> str:
         """Return a name that no photo of this run had: folders may hold photos of equal names."""
-        name, count = f"{path.name}.png", 1
+        stem = _shortened(path.name)
+        name, count = f"{stem}.png", 1
         while name.lower() in self._taken:
             count += 1
-            name = f"{path.name}-{count}.png"
+            name = f"{stem}-{count}.png"
         self._taken.add(name.lower())
         return name
+
+
+def _shortened(name: str) -> str:
+    """Return a name that leaves room for a suffix: its start and a hash where it is too long."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    start = encoded[: _LONGEST_NAME - len(digest) - 1].decode("utf-8", "ignore")
+    return f"{start}-{digest}"
 
 
 def draw(explanation: Explanation, photo: Tensor, index: int, classes: Sequence[str]) -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import warnings
@@ -14,17 +15,20 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from experiments.data import photo_files
 from experiments.data.augment import evaluation_transform
 from experiments.data.dataset import Sample
-from experiments.data.images import ImageError, find_images, image_size
+from experiments.data.images import ImageError, image_size
+from experiments.data.left_out import describe
 from experiments.data.torch_dataset import PhotoDataset
 from experiments.networks.backbones import Normalization
 from experiments.training.photos import CACHE_SCALE
 from experiments.training.recipe import Recipe
 
+logger = logging.getLogger(__name__)
+
 MEGAPIXEL = 1_000_000
 MAX_MEGAPIXELS = 178  # Pillow refuses over twice its MAX_IMAGE_PIXELS, whatever is allowed here
-_LONGEST = 50  # times the shorter side; enlarged to the network's size a strip fills the memory
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,8 @@ class PhotoReader(Dataset[tuple[Path, Tensor | str]]):
     def __getitem__(self, index: int) -> tuple[Path, Tensor | str]:
         """Return a photo's path and its tensor (3, S, S), or what is wrong with it."""
         path = self.paths[index]
-        problem = _problem(path)
-        if problem is not None:
-            return path, problem
+        if os.path.isdir(path):
+            return path, _folder_problem(path)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -108,17 +111,12 @@ class PhotoReader(Dataset[tuple[Path, Tensor | str]]):
 
     def _check_size(self, path: Path) -> None:
         width, height = image_size(path)
-        given = f"{width} x {height} pixels"
         if width * height > self.max_pixels:
             reason = (
-                f"too large: {given}, more than {self.max_pixels / MEGAPIXEL:g} megapixels; scale "
-                "it down, or allow more where there is memory for it"
+                f"too large: {width} x {height} pixels, more than {self.max_pixels / MEGAPIXEL:g} "
+                "megapixels; scale it down, or allow more where there is memory for it"
             )
-        elif max(width, height) > _LONGEST * min(width, height):
-            reason = f"too narrow: {given}, one side over {_LONGEST} times the other; crop it"
-        else:
-            return
-        raise ImageError(f"{path}: {reason}", reason)
+            raise ImageError(f"{path}: {reason}", reason)
 
 
 def stored_side(image_size: int) -> int:
@@ -132,8 +130,9 @@ def stored_side(image_size: int) -> int:
 def find_photos(arguments: Iterable[Path]) -> list[Path]:
     """Return the photos that files and folders name, each once, in order.
 
-    A folder gives the photos below it; one without any is returned itself, as is anything else
-    that is not there or not a photo: reading it says what is wrong.
+    A folder gives the photos below it, and what looks like photos and cannot be read: reading it
+    says what is wrong. What else is left out is logged. A folder without any is returned itself,
+    as is anything that is named and is not there or not a photo.
     """
     found = [photo for path in arguments for photo in _below(path)]
     unique: dict[str, Path] = {}
@@ -143,18 +142,21 @@ def find_photos(arguments: Iterable[Path]) -> list[Path]:
 
 
 def _below(path: Path) -> list[Path]:
-    return (find_images(path) or [path]) if path.is_dir() else [path]
+    if not os.path.isdir(path):
+        return [path]
+    found = photo_files.find_photos(path)
+    for line in describe(found.left_out, path):
+        logger.info("%s: %s", path, line)
+    unread = [item.path for item in found.left_out if item.expected_photo]
+    return sorted([*found.photos, *unread], key=Path.as_posix) or [path]
 
 
-def _problem(path: Path) -> str | None:
-    """Return what is wrong with a path that is no file, or None."""
-    if path.is_dir():
-        return "a folder without photos"
-    if path.is_symlink() and not path.exists():
-        return f"a broken link: it points to {os.readlink(path)}, which is not there"
-    if path.exists() and not path.is_file():
-        return "not a file: a pipe or a device"
-    return None
+def _folder_problem(folder: Path) -> str:
+    """Return why a folder is among the photos: there are none in it, or it cannot be searched."""
+    unreadable = photo_files.list_folder(folder).left_out
+    if [item.path for item in unreadable] == [folder]:
+        return f"a folder that cannot be read: {unreadable[0].detail}"
+    return "a folder without photos"
 
 
 def _collate(items: list[tuple[Path, Tensor | str]]) -> Batch:

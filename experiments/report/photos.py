@@ -83,7 +83,7 @@ def _load_generated(cell: StoredCell, folder: Path) -> ProductDataset:
         raise PhotosNotFoundError(
             f"{folder} is gone; run the study again and they are generated anew"
         )
-    dataset = load_folder(folder, train_repeats=SCENARIOS[folder.name].train_repeats)
+    dataset = load_folder(folder, train_repeats=SCENARIOS[folder.name].train_repeats, quiet=True)
     if dataset_digest(dataset) != cell.settings.get("photos"):
         raise PhotosNotFoundError(
             f"{folder} does not hold the photos that were tested: they were generated anew since, "
@@ -100,6 +100,7 @@ def load_finetuned(facts: Mapping[str, Any], data_root: Path | None = None) -> P
         validation_fraction=facts["validation_fraction"],
         test_fraction=facts["test_fraction"],
         seed=facts["split_seed"],
+        quiet=True,
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from experiments.data.catalog import CATALOG, DataOptions, load_dataset
 from experiments.data.contact_sheet import save_contact_sheet
 from experiments.data.dataset import DataError, DataNotGivenError, ProductDataset
+from experiments.data.own_output import mark_output
 from experiments.networks.backbones import (
     BACKBONES,
     Normalization,
@@ -83,6 +84,7 @@ class Runner:
 
     def run(self) -> str:
         """Compute every cell that is not stored yet; return the table as Markdown."""
+        mark_output(self.study.output)
         for name in self.study.datasets:
             try:
                 dataset = load_dataset(name, self._data_options)

@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.data.own_output import PICTURE_METADATA
 from experiments.study.rows import Row
 from experiments.table.entry import Table
 from experiments.table.markdown import paper_accuracy, paper_dataset
@@ -41,7 +42,7 @@ def save_ladder(table: Table, rows: Sequence[Row], datasets: Sequence[str], path
     }
     figure.legend(handles.values(), handles, loc="outside lower right", ncols=2, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, metadata=PICTURE_METADATA)
 
 
 def _draw(axes: Axes, table: Table, rows: Sequence[Row], dataset: str) -> None:

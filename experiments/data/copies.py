@@ -1,0 +1,90 @@
+"""Photos that are there more than once, byte for byte: in two splits, or under two labels."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from experiments.checksum import sha256
+from experiments.data.dataset import ProductDataset, Sample
+from experiments.data.images import default_workers
+from experiments.data.names import printable
+
+_LISTED = 10  # groups spelled out in one note
+
+
+def find_copies(paths: Iterable[Path]) -> dict[Path, str]:
+    """Find the files whose content others have too, hard and symbolic links among them.
+
+    Only files of equal size are read, so this is quick where photos are compressed. Files that are
+    empty or cannot be read are no one's copies.
+
+    Args:
+        paths: of files.
+
+    Returns:
+        The files that are there more than once, each with a key of its content.
+    """
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in dict.fromkeys(paths):
+        by_size[_size(path)].append(path)
+    candidates = [
+        path for size, same in by_size.items() if size > 0 and len(same) > 1 for path in same
+    ]
+    with ThreadPoolExecutor(default_workers()) as pool:
+        keys = dict(zip(candidates, pool.map(_key, candidates), strict=True))
+    by_key: dict[str, list[Path]] = defaultdict(list)
+    for path, key in keys.items():
+        by_key[key].append(path)
+    return {path: key for key, same in by_key.items() if key and len(same) > 1 for path in same}
+
+
+def describe_copies(dataset: ProductDataset, copies: Mapping[Path, str]) -> list[str]:
+    """Return a note for copies in two splits, and one for copies under two labels.
+
+    Copies within one class of one split change no figure and are not noted.
+
+    Args:
+        dataset: whose photos.
+        copies: of `find_copies`.
+    """
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    places: dict[str, list[tuple[str, Sample]]] = defaultdict(list)
+    for split, samples in splits.items():
+        for sample in samples:
+            if sample.path in copies:
+                places[copies[sample.path]].append((split, sample))
+    groups = list(places.values())
+    leaking = [group for group in groups if len({split for split, _ in group}) > 1]
+    mislabelled = [group for group in groups if len({sample.label for _, sample in group}) > 1]
+    return [
+        *_note(leaking, "are in two splits, so the test has copies of what was learned from"),
+        *_note(mislabelled, "are under two labels, one of which is wrong"),
+    ]
+
+
+def _note(groups: Sequence[Sequence[tuple[str, Sample]]], what: str) -> list[str]:
+    if not groups:
+        return []
+    listed = [
+        " = ".join(printable(Path(*sample.path.parts[-3:])) for _, sample in group)
+        for group in groups[:_LISTED]
+    ]
+    more = f"; and {len(groups) - _LISTED} more" if len(groups) > _LISTED else ""
+    return [f"{len(groups)} photos, identical copies, {what}: {'; '.join(listed)}{more}."]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _key(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError:
+        return ""
