@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from experiments.data.dataset import DataError, Sample
+from experiments.data.formats import readable_suffixes
 from experiments.data.images import ImageError, check_images, read_image
 
 
@@ -34,6 +36,18 @@ def floats(path: Path) -> Path:
     return path
 
 
+def pipe(path: Path) -> Path:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no named pipes here")
+    os.mkfifo(path)
+    return path
+
+
+def heic(path: Path) -> Path:
+    path.write_bytes(b"\0\0\0\x18ftypheic")
+    return path
+
+
 def made(path: Path, how: str) -> Path:
     getattr(path, how)()
     return path
@@ -47,6 +61,8 @@ BAD = {
     "cut.webp": (lambda path: cut(noise(path)), "truncated"),
     "folder.jpg": (lambda path: made(path, "mkdir"), "a directory"),
     "missing.jpg": (lambda path: path, "no such file"),
+    "heic.jpg": (heic, "not an image, or of a format that is not read (to read it: pip install"),
+    "pipe.jpg": (pipe, "not a file: a pipe"),
     "floats.tif": (floats, 'colour mode "F"'),
 }
 
@@ -54,6 +70,8 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_the_error_names_file_reason_and_remedy(tmp_path, name):
     make, reason = BAD[name]
+    if name == "heic.jpg" and ".heic" in readable_suffixes():
+        pytest.skip("HEIC is read here")
     path = make(tmp_path / name)
     with pytest.raises(ImageError) as raised:
         read_image(path)

@@ -36,3 +36,12 @@ def test_an_unknown_name_lists_the_known():
 @pytest.mark.parametrize("source", ["grocery-store", "grozi-120", "capg-gp", "dm4vm"])
 def test_check_of_an_empty_folder_finds_something(tmp_path, source):
     assert SOURCES[source].findings(tmp_path)
+
+
+def test_check_of_a_folder_tells_copies_of_a_photo(tmp_path):
+    for name in ("train/a/1", "train/b/2", "test/a/3", "test/b/1"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / f"{name}.jpg").write_text(name[-1])
+    two_splits, two_labels = SOURCES["folder"].findings(tmp_path)
+    assert "in two splits" in two_splits
+    assert "under two labels" in two_labels

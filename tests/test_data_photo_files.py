@@ -85,7 +85,7 @@ def test_the_folder_that_is_asked_for_may_have_any_name(tmp_path):
     assert len(find_photos(tmp_path / ".cache" / "thumbs").photos) == 1
 
 
-def test_formats_that_are_not_read_are_named_and_counted_with_what_to_do(tmp_path):
+def test_formats_that_are_not_read_are_named_and_counted_with_what_to_do(tmp_path, without_heic):
     for name in ["1.HEIC", "2.heic", "3.CR2", "4.jxl", "5.xyz"]:
         touch(tmp_path / name)
     (formats_line, other) = describe(find_photos(tmp_path).left_out, tmp_path)
@@ -111,13 +111,25 @@ def test_heic_is_read_where_a_package_for_it_is_installed(tmp_path, monkeypatch,
         formats.readable_suffixes.cache_clear()
 
 
-def test_content_decides_where_the_name_does_not_say(tmp_path):
+@pytest.fixture
+def without_heic(monkeypatch):
+    """As where no package reads HEIC."""
+    extensions = {s: f for s, f in Image.EXTENSION.items() if f != "HEIF"}
+    monkeypatch.setattr(Image, "EXTENSION", extensions)
+    monkeypatch.setattr(formats, "_register_heif", lambda: None)
+    formats.readable_suffixes.cache_clear()
+    yield
+    formats.readable_suffixes.cache_clear()
+
+
+def test_content_decides_where_the_name_does_not_say(tmp_path, without_heic):
     for name, file_format in {"scan": "PNG", "cola 0.5l": "JPEG", "img.jpg_large": "WEBP"}.items():
         photo(tmp_path / name, format=file_format)
     (tmp_path / "README").write_text("no photo")
+    (tmp_path / "IMG_1").write_bytes(b"\0\0\0\x18ftypheic")
     found = find_photos(tmp_path)
     assert names(found, tmp_path) == ["cola 0.5l", "img.jpg_large", "scan"]
-    assert reasons(found) == {"README": Why.OTHER}
+    assert reasons(found) == {"README": Why.OTHER, "IMG_1": Why.FORMAT}
 
 
 # Links and things that are not files

@@ -213,7 +213,7 @@ def test_copies_and_what_is_left_out_are_in_the_log_once_and_in_the_report(
         assert said in page
 
 
-@pytest.mark.parametrize("where", ["runs", "."])
+@pytest.mark.parametrize("where", ["runs", "runs/mine", "."])
 def test_results_among_the_photos_are_no_class_the_next_time(
     unsplit, options, where, monkeypatch, without_report
 ):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.data.left_out import LeftOut, describe
+from experiments.data.left_out import LeftOut, Why, describe
 from experiments.data.names import class_name, printable
 from experiments.data.photo_files import find_photos, list_folder
 
@@ -45,6 +45,8 @@ class ClassFolders:
 def read_class_folders(folder: Path) -> ClassFolders:
     """Find the photos below each folder in `folder`; folders of one name, composed, are one class.
 
+    A folder with results of ours somewhere below and no photos is no class.
+
     Args:
         folder: that the class folders are in.
     """
@@ -54,6 +56,9 @@ def read_class_folders(folder: Path) -> ClassFolders:
     spellings: dict[str, list[str]] = defaultdict(list)
     for path in here.folders:
         found = find_photos(path)
+        if not found.photos and any(item.why is Why.OUTPUT for item in found.left_out):
+            left_out.append(LeftOut(path, Why.OUTPUT))
+            continue
         photos[class_name(path)] += found.photos
         spellings[class_name(path)].append(path.name)
         left_out += found.left_out

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from experiments.data.class_folders import ClassFolders, describe_names, read_class_folders
-from experiments.data.copies import find_copies
+from experiments.data.copies import describe_copies, find_copies
 from experiments.data.dataset import DataError, ProductDataset, Sample
 from experiments.data.left_out import describe
 from experiments.data.names import printable
@@ -209,9 +209,20 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(f'"{printable(name)}"' for name in names)
 
 
+def _check(root: Path) -> list[str]:
+    """Return why a folder cannot be used, or which photos are there twice; log what is left out."""
+    try:
+        dataset = load_folder(root)
+    except DataError as error:
+        return [str(error)]
+    samples = (*dataset.train, *dataset.validation, *dataset.test)
+    return describe_copies(dataset, find_copies(sample.path for sample in samples))
+
+
 FOLDER = Source(
     name="folder",
     datasets={"folder": CatalogEntry(lambda options: load_folder(options.required_root()))},
     home="photos of your own, a folder a product",
+    check=_check,
 )
 """As the catalog knows it."""

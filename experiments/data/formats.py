@@ -22,9 +22,17 @@ _OTHERS = """
     .wdp .wmf .xcf
 """
 
-# The first bytes of formats that phones, browsers and programs save photos in.
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"\x00\x00\x00\x0cjP  ")
-_FTYP_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1")
+# First bytes of what phones, browsers and programs save photos in, and the suffix for them.
+_SIGNATURES = {
+    b"\xff\xd8\xff": ".jpg",
+    b"\x89PNG\r\n\x1a\n": ".png",
+    b"GIF87a": ".gif",
+    b"GIF89a": ".gif",
+    b"\x00\x00\x00\x0cjP  ": ".jp2",
+}
+_BRANDS = {b"avif": ".avif", b"avis": ".avif"} | dict.fromkeys(
+    (b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevx", b"mif1", b"msf1"), ".heic"
+)
 _HEAD = 16  # bytes
 
 
@@ -40,13 +48,15 @@ def readable_suffixes() -> frozenset[str]:
     )
 
 
-def why_not_read(path: Path) -> str | None:
-    """Return what to do to have a file read that is a photo of a format that is not.
+def why_not_read(suffix: str) -> str | None:
+    """Return what to do to have photos read whose format is not.
+
+    Args:
+        suffix: of their names, in lower case.
 
     Returns:
-        A clause, or None for a file of any other suffix.
+        A clause, or None for any other suffix.
     """
-    suffix = path.suffix.lower()
     if suffix in readable_suffixes():
         return None
     for suffixes, advice in (
@@ -60,16 +70,22 @@ def why_not_read(path: Path) -> str | None:
     return None
 
 
-def holds_photo(path: Path) -> bool:
-    """Return whether a regular file starts as photos do, whatever its name; False if unreadable."""
+def content_suffix(path: Path) -> str | None:
+    """Return the suffix that a regular file should have by its first bytes.
+
+    Returns:
+        A photo's suffix, or None if the file starts as no photo does or cannot be read.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except OSError:
-        return False
+        return None
     if head[4:8] == b"ftyp":
-        return head[8:12] in _FTYP_BRANDS
-    return head.startswith(_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+        return _BRANDS.get(head[8:12])
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return ".webp"
+    return next((suffix for start, suffix in _SIGNATURES.items() if head.startswith(start)), None)
 
 
 def _register_heif() -> None:

@@ -24,7 +24,7 @@ from experiments.data.depth import (
     read_12_bit_colour,
     to_8_bits,
 )
-from experiments.data.formats import why_not_read
+from experiments.data.formats import content_suffix, why_not_read
 from experiments.data.photo_files import not_a_file
 
 logger = logging.getLogger(__name__)
@@ -325,7 +325,7 @@ def _reason(path: Path, error: Exception) -> str:
     if os.path.getsize(path) == 0:
         return "zero bytes: the file is empty"
     if isinstance(error, UnidentifiedImageError):
-        advice = why_not_read(path)
+        advice = why_not_read(content_suffix(path) or path.suffix.lower())
         return "not an image, or of a format that is not read" + (f" ({advice})" if advice else "")
     return f"truncated or damaged ({error})"
 

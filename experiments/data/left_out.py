@@ -47,7 +47,7 @@ class LeftOut:
         if self.why in {Why.FORMAT, Why.UNREADABLE}:
             return True
         suffix = self.path.suffix.lower()
-        named_as_photo = suffix in readable_suffixes() or why_not_read(self.path) is not None
+        named_as_photo = suffix in readable_suffixes() or why_not_read(suffix) is not None
         return named_as_photo and self.why in {Why.BROKEN_LINK, Why.NOT_A_FILE}
 
 

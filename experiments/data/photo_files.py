@@ -7,7 +7,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.data.formats import holds_photo, readable_suffixes, why_not_read
+from experiments.data.formats import content_suffix, readable_suffixes, why_not_read
 from experiments.data.left_out import LeftOut, Why
 from experiments.data.own_output import is_output_folder, is_own_picture
 from experiments.data.system_files import is_system_file, is_system_folder
@@ -112,11 +112,14 @@ def _why_left_out(path: Path, mode: int) -> LeftOut | None:
         return LeftOut(path, Why.SYSTEM)
     if not stat.S_ISREG(mode):
         return _why_no_file(path, mode)
-    advice = why_not_read(path)
+    suffix: str | None = path.suffix.lower()
+    if suffix not in readable_suffixes() and why_not_read(path.suffix.lower()) is None:
+        suffix = content_suffix(path)
+    if suffix is None:
+        return LeftOut(path, Why.OTHER)
+    advice = why_not_read(suffix)
     if advice is not None:
         return LeftOut(path, Why.FORMAT, advice)
-    if path.suffix.lower() not in readable_suffixes() and not holds_photo(path):
-        return LeftOut(path, Why.OTHER)
     return LeftOut(path, Why.OUTPUT) if is_own_picture(path) else None
 
 
