@@ -206,8 +206,9 @@ def test_a_folder_of_results_is_left_out(tmp_path):
     assert reasons(found) == {"runs": Why.OUTPUT}
 
 
-def test_a_run_before_there_were_markers_is_known_by_its_facts(tmp_path):
-    touch(tmp_path / "runs" / "finetune.json")
+@pytest.mark.parametrize("name", ["finetune.json", "cells/set/lca-seed0-0123abcd.model.pt"])
+def test_a_run_before_there_were_markers_is_known_by_its_files(tmp_path, name):
+    touch(tmp_path / "runs" / name)
     assert reasons(find_photos(tmp_path)) == {"runs": Why.OUTPUT}
 
 

@@ -12,18 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from experiments.data.colour import UnsupportedModeError, to_rgb, to_rgba
 from experiments.data.dataset import DataError, Sample
-from experiments.data.depth import (
-    DEPTH,
-    has_16_bit_colour,
-    is_12_bits,
-    read_12_bit_colour,
-    to_8_bits,
-)
+from experiments.data.depth import DEPTH, has_16_bit_colour, read_12_bit_colour
 from experiments.data.formats import content_suffix, why_not_read
 from experiments.data.photo_files import not_a_file
 
@@ -64,10 +58,6 @@ class BadImage:
     reason: str
 
 
-class _UnsupportedModeError(Exception):
-    """The pixels have no agreed conversion to 8-bit RGB."""
-
-
 class _NarrowError(Exception):
     """The photo is a strip."""
 
@@ -98,7 +88,7 @@ def read_image(path: str | Path) -> Image.Image:
         ImageError: the file is missing, a directory, a pipe, empty, not an image, truncated, too
             large, over 50 times as long as wide, or of a colour mode without a conversion.
     """
-    return _decode(Path(path), _to_rgb)
+    return _decode(Path(path), to_rgb)
 
 
 def read_rgba(path: str | Path) -> Image.Image:
@@ -114,7 +104,7 @@ def read_rgba(path: str | Path) -> Image.Image:
     Raises:
         ImageError: see `read_image`.
     """
-    return _decode(Path(path), _to_rgba)
+    return _decode(Path(path), to_rgba)
 
 
 def read_cutout(path: str | Path, mask: str | Path) -> Image.Image:
@@ -264,44 +254,6 @@ def _read_mask(mask: Path, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(np.where(product, 255, 0).astype(np.uint8))
 
 
-def _to_rgb(image: Image.Image, file_format: str | None) -> Image.Image:
-    # Older Pillow opens a 16-bit PNG in the 32-bit mode I.
-    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
-        # Pillow's own conversion clips at 255. The high byte is what it keeps of 16-bit colour.
-        values = np.asarray(image).astype(np.uint16)
-        grey = Image.fromarray(to_8_bits(values)).convert("RGB")
-        if is_12_bits(values):
-            grey.info[DEPTH] = "12 bits"
-        return grey
-    if image.mode == "F":
-        return _floats_to_rgb(np.asarray(image))
-    if image.mode in {"I", "LAB"}:
-        raise _UnsupportedModeError(f'colour mode "{image.mode}" has no conversion to RGB')
-    if _has_transparency(image):
-        pixels = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), pixels).convert("RGB")
-    return image.convert("RGB")
-
-
-def _floats_to_rgb(values: NDArray[np.float32]) -> Image.Image:
-    low, high = float(values.min()), float(values.max())
-    if not 0 <= low <= high <= 1:  # nor is it with NaN
-        raise _UnsupportedModeError(
-            f'colour mode "F" with values from {low:g} to {high:g}, expected 0 to 1'
-        )
-    return Image.fromarray((255 * values).round().astype(np.uint8)).convert("RGB")
-
-
-def _to_rgba(image: Image.Image, file_format: str | None) -> Image.Image:
-    if _has_transparency(image):
-        return image.convert("RGBA")
-    return _to_rgb(image, file_format).convert("RGBA")
-
-
-def _has_transparency(image: Image.Image) -> bool:
-    return image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info
-
-
 def _image_error(path: Path, error: Exception) -> ImageError:
     reason = _reason(path, error)
     return ImageError(f"{path}: {reason}. {_ADVICE}", reason)
@@ -313,7 +265,7 @@ def _reason(path: Path, error: Exception) -> str:
             "too large for a photo: Pillow refuses to decode it, as a small file that unpacks to "
             f"this size can be an attack ({str(error).rstrip('.')}); scale it down"
         )
-    if isinstance(error, _UnsupportedModeError):
+    if isinstance(error, UnsupportedModeError):
         return f"{error}; save it with 8 or 16 bits, RGB"
     if isinstance(error, _NarrowError):
         return str(error)

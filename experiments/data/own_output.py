@@ -10,16 +10,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from experiments.data.formats import readable_suffixes
-
 MARKER = ".lca_fused_output"
 """File in a folder of results."""
 PICTURE_METADATA = {"Software": "lca_fused"}
 """Text of every PNG that is written, for matplotlib's and Pillow's `metadata`."""
 
 _MARKER_TEXT = "Results of lca_fused. While this file is here, the folder is not read as photos.\n"
-# The first file is of runs before there was a marker.
-_MARKERS = ("finetune.json", MARKER)
 _MADE = ("augmented", "cells", "embedded")
 _PICTURE_TEXT = b"Software\0lca_fused"
 _PICTURE_HEAD = 256  # bytes; the text follows the header, of 33
@@ -28,20 +24,23 @@ _PICTURE_HEAD = 256  # bytes; the text follows the header, of 33
 def mark_output(folder: Path) -> None:
     """Mark a folder that results go to, made if needed.
 
-    One that has photos in it is the user's: only what is made in it is marked. Where nothing can
-    be written nothing is marked; what writes there next says why.
+    One that has something in it is the user's: only what is made in it is marked. Where nothing
+    can be written nothing is marked; what writes there next says why.
     """
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        users = not (folder / MARKER).exists() and _has_photos(folder)
-        for made in [folder / name for name in _MADE] if users else [folder]:
+        if is_output_folder(folder):
+            return
+        for made in [folder / name for name in _MADE] if any(folder.iterdir()) else [folder]:
             made.mkdir(exist_ok=True)
             (made / MARKER).write_text(_MARKER_TEXT)
 
 
 def is_output_folder(folder: Path) -> bool:
-    """Return whether a folder holds results."""
-    return any(os.path.isfile(folder / name) for name in _MARKERS)
+    """Return whether a folder holds results, also of runs before there was a marker."""
+    if any(os.path.isfile(folder / name) for name in (MARKER, "finetune.json")):
+        return True
+    return next((folder / "cells").glob("**/*-seed*-*.model.pt"), None) is not None
 
 
 def is_own_picture(file: Path) -> bool:
@@ -53,11 +52,3 @@ def is_own_picture(file: Path) -> bool:
             return _PICTURE_TEXT in content.read(_PICTURE_HEAD)
     except OSError:
         return False
-
-
-def _has_photos(folder: Path) -> bool:
-    return any(
-        Path(name).suffix.lower() in readable_suffixes() and not is_own_picture(Path(parent, name))
-        for parent, _, names in os.walk(folder)
-        for name in names
-    )
