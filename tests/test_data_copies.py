@@ -38,7 +38,7 @@ def test_of_one_size_in_bytes_only_the_same_are_copies(tmp_path):
     assert find_copies(paths.values()) == {}
 
 
-def test_copies_in_two_splits_and_under_two_labels_are_told(tmp_path):
+def test_copies_are_told_by_what_they_change(tmp_path):
     paths = write(tmp_path, a=b"1", b=b"1", c=b"2", d=b"2", e=b"3", f=b"3", g=b"4")
     a, b, c, d, e, f, g = paths.values()
     dataset = ProductDataset(
@@ -48,13 +48,15 @@ def test_copies_in_two_splits_and_under_two_labels_are_told(tmp_path):
         validation=(Sample(g, 0),),
         test=(Sample(b, 0),),
     )
-    leak, labels = describe_copies(dataset, find_copies(paths.values()))
+    leak, labels, others = describe_copies(dataset, find_copies(paths.values()))
     assert leak.startswith("1 photos, identical copies, are in two splits")
     assert "a.jpg = " in leak
     assert "b.jpg." in leak
     assert labels.startswith("1 photos, identical copies, are under two labels")
     assert "c.jpg = " in labels
     assert "d.jpg." in labels
+    assert others.startswith("1 photos, identical copies, are in one class of one split")
+    assert "e.jpg = " in others
 
 
 @pytest.fixture

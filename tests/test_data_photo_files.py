@@ -194,6 +194,16 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     assert "1 folders that cannot be read" in describe(found.left_out, tmp_path)[0]
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="may read anything")
+def test_a_folder_without_permission_is_named(tmp_path):
+    locked = photo(tmp_path / "locked" / "1.jpg").parent
+    locked.chmod(0)
+    try:
+        assert reasons(find_photos(tmp_path)) == {"locked": Why.UNREADABLE}
+    finally:
+        locked.chmod(0o700)
+
+
 # Our own results
 
 

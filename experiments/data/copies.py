@@ -42,9 +42,7 @@ def find_copies(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def describe_copies(dataset: ProductDataset, copies: Mapping[Path, str]) -> list[str]:
-    """Return a note for copies in two splits, and one for copies under two labels.
-
-    Copies within one class of one split change no figure and are not noted.
+    """Return a note for copies in two splits, one for copies under two labels, one for the others.
 
     Args:
         dataset: whose photos.
@@ -56,12 +54,14 @@ def describe_copies(dataset: ProductDataset, copies: Mapping[Path, str]) -> list
         for sample in samples:
             if sample.path in copies:
                 places[copies[sample.path]].append((split, sample))
-    groups = list(places.values())
+    groups = [group for group in places.values() if len(group) > 1]
     leaking = [group for group in groups if len({split for split, _ in group}) > 1]
     mislabelled = [group for group in groups if len({sample.label for _, sample in group}) > 1]
+    others = [group for group in groups if group not in leaking and group not in mislabelled]
     return [
-        *_note(leaking, "are in two splits, so the test has copies of what was learned from"),
+        *_note(leaking, "are in two splits, which makes scores better than on new photos"),
         *_note(mislabelled, "are under two labels, one of which is wrong"),
+        *_note(others, "are in one class of one split, where each counts"),
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 MARKER = ".lca_fused_output"
@@ -40,7 +41,11 @@ def is_output_folder(folder: Path) -> bool:
     """Return whether a folder holds results, also of runs before there was a marker."""
     if any(os.path.isfile(folder / name) for name in (MARKER, "finetune.json")):
         return True
-    return next((folder / "cells").glob("**/*-seed*-*.model.pt"), None) is not None
+    return any(
+        fnmatch(name, "*-seed*-*.model.pt")
+        for _, _, names in os.walk(folder / "cells")
+        for name in names
+    )
 
 
 def is_own_picture(file: Path) -> bool:
