@@ -6,9 +6,10 @@
 
 Photos go through what the model's test photos went through. Every row is written as soon as it is
 computed; photos that cannot be read, or are of a format that is not, are rows with an error, and
-what else is left out is counted in the log (docs/experiment.md, "What is read"). Exit status: 0 when every photo was
-read, 1 when some could not be, 2 when the command line or the model cannot be used or the GPU's
-memory ran out, 130 when interrupted, 141 when nobody reads the rows any more (`... | head`).
+what else is left out is counted in the log (docs/experiment.md, "What is read"). Exit status: 0
+when every photo was read, 1 when some could not be, 2 when the command line or the model cannot be
+used or the GPU's memory ran out, 130 when interrupted, 141 when nobody reads the rows any more
+(`... | head`).
 """
 
 from __future__ import annotations
