@@ -3,9 +3,11 @@
 import base64
 import json
 import math
+import os
 import re
 import shlex
 import shutil
+import unicodedata
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
@@ -13,6 +15,7 @@ import matplotlib
 import pytest
 from scipy import stats
 
+from experiments.checksum import content_digests
 from experiments.data.embedded import SCENARIOS
 from experiments.data.folder import load_folder
 from experiments.report.__main__ import main
@@ -286,6 +289,46 @@ def test_other_photos_than_were_tested_are_not_shown_as_if_they_were(study, phot
     run = read_run(study)
     with pytest.raises(PhotosNotFoundError, match="added, moved or removed"):
         find_photos(run.rows[0].cells[0], run, photos)
+
+
+def test_photos_that_were_changed_since_are_not_shown_as_if_they_had_been_tested(tmp_path, photos):
+    labels = labels_of_folder()
+    dataset = load_folder(photos)
+    contents = content_digests(sample.path for sample in dataset.test)
+    write_cell(tmp_path / "run", result(labels, labels, settings("gap"), contents=contents))
+    run = read_run(tmp_path / "run")
+    find_photos(run.rows[0].cells[0], run, photos)
+    changed = dataset.test[0].path
+    status = changed.stat()
+    changed.write_bytes(changed.read_bytes()[:-1] + b"x")
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(PhotosNotFoundError, match="1 of the 12 test photos were changed since"):
+        find_photos(run.rows[0].cells[0], run, photos)
+
+
+def test_results_of_photos_that_were_changed_since_are_left_out_and_named(tmp_path, study):
+    run = read_run(study)
+    assert len(run.rows) == 3
+    old = run.rows[0].cells[0].path
+    stored = json.loads(old.read_text())
+    stored["settings"]["photos"] = "of before"
+    old.write_text(json.dumps(stored))
+    table = {"entries": [], "photos_used": {"folder/photos": "0123456789abcdef"}}
+    (study / "folder.json").write_text(json.dumps(table))
+    (problem,) = read_run(study).problems
+    assert str(old) in problem
+    assert [len(row.cells) for row in read_run(study).rows] == [1, 1, 2]
+
+
+def test_photos_are_found_again_whether_accents_are_composed_or_not(tmp_path, photos):
+    labels = labels_of_folder()
+    images = [f"test/{CLASSES[label]}/{k}.png" for label in range(3) for k in range(4)]
+    images[0] = unicodedata.normalize("NFC", "test/apple/é.png")
+    stored = photos / unicodedata.normalize("NFD", images[0])
+    (photos / "test" / "apple" / "0.png").rename(stored)
+    write_cell(tmp_path / "run", result(labels, labels, settings("gap"), images=images))
+    run = read_run(tmp_path / "run")
+    assert find_photos(run.rows[0].cells[0], run, photos).test[0].samefile(stored)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from experiments.data.catalog import DataOptions
+from experiments.data.folder import load_folder
 from experiments.networks import weights
 from experiments.networks.backbones import BACKBONES, Backbone, small_resnet
 from experiments.networks.heads import HEADS
@@ -343,7 +344,10 @@ def test_stored_cells_are_found_by_the_backbone_that_was_pretrained_for_them(
     without_weights, tmp_path, monkeypatch
 ):
     runs = tmp_path / "runs"
-    pretrained = backbone_file(runs, pretraining.PRETRAINING, torch.float32)
+    photos = load_folder(write_photos(tmp_path / "pretraining"))
+    monkeypatch.setattr(pretraining, "load_scenario", lambda *_, **__: photos)
+    monkeypatch.setattr(pretraining, "is_rendered", lambda *_, **__: True)
+    pretrained = backbone_file(runs, photos, pretraining.PRETRAINING, torch.float32)
     runs.mkdir()
     write_weights(pretrained)
     options = DataOptions(root=None, cache=runs / "embedded", image_size=32)

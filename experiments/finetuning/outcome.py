@@ -97,6 +97,7 @@ class Finetuned:
             "test_fraction": self.options.test_fraction,
             "split_seed": self.options.split_seed,
             "dataset": self.cell.dataset.name,
+            "photos_used": {self.cell.dataset.name: self.cell.settings["photos"]},
             "model": str(self.model),
             "next_commands": self.next_commands,
             "accuracy_percent": self.accuracy_percent,

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-from experiments.checksum import sha256
+from experiments.checksum import content_digest, sha256
 from experiments.storage import CheckpointError, load_checkpoint
 
 # Without an answer for this long a server counts as unreachable.
@@ -158,12 +158,11 @@ def _digits_in_name(file: Path) -> str | None:
 
 def _sha256_once(file: Path) -> str:
     """Return a file's sha256, read once as long as the file is not changed."""
-    status = file.stat()
-    return _digest(file, status.st_mtime_ns, status.st_size)
+    return _sha256_of(file, content_digest(file))
 
 
 @lru_cache(maxsize=64)
-def _digest(path: Path, _modified: int, _size: int) -> str:
+def _sha256_of(path: Path, _content: str) -> str:
     return sha256(path)
 
 

@@ -86,6 +86,12 @@ class StoredCell:
         return tuple(images) if images else None
 
     @property
+    def contents(self) -> tuple[str, ...] | None:
+        """The `content_digest` of every test photo; None where not stored."""
+        contents = self.result.get("contents")
+        return tuple(contents) if contents else None
+
+    @property
     def history(self) -> Sequence[Mapping[str, float]]:
         """One entry an epoch; empty for keypoint matching."""
         return self.result.get("history") or ()
@@ -231,7 +237,32 @@ def read_run(folder: Path) -> StoredRun:
             f"{folder} has no finished cell and no table ({found}); expected the --output of "
             "run_all.py or finetune.py, with a run in it that has come to an end"
         )
+    cells, outdated = _of_current_photos(cells, tables, facts)
+    problems += outdated
     return StoredRun(folder, _rows(cells), tuple(tables), facts, tuple(problems))
+
+
+def _of_current_photos(
+    cells: Sequence[StoredCell],
+    tables: Iterable[Mapping[str, Any]],
+    facts: Mapping[str, Any] | None,
+) -> tuple[list[StoredCell], list[str]]:
+    """Leave out results of photos that were changed since, and say so.
+
+    The photos that count are those of the last finetuning and of the last study of each preset.
+    """
+    current: dict[str, set[str]] = {}
+    for said in [*tables, *([facts] if facts else [])]:
+        for dataset, digest in said.get("photos_used", {}).items():
+            current.setdefault(dataset, set()).add(digest)
+    kept, problems = [], []
+    for cell in cells:
+        digest = cell.settings.get("photos")
+        if digest in current.get(cell.dataset, {digest}):
+            kept.append(cell)
+        else:
+            problems.append(f"{cell.path} is of photos that were changed or split anew since.")
+    return kept, problems
 
 
 def _read_cells(paths: Iterable[Path]) -> tuple[list[StoredCell], list[str]]:

@@ -22,7 +22,6 @@ from experiments.networks.backbones import (
 from experiments.networks.model import ModelError
 from experiments.storage import CheckpointError, save_json, save_text
 from experiments.study.cells import Cell, run_cell
-from experiments.study.digests import backbone_file
 from experiments.study.options import Study
 from experiments.study.rows import Row, parse_rows
 from experiments.study.weights_option import parse_weights
@@ -33,7 +32,7 @@ from experiments.table.paper_table import paper_table, weights_sources
 from experiments.table.plots import save_ladder
 from experiments.training.device import resolve_compute, share_cores
 from experiments.training.photos import Photos
-from experiments.training.pretraining import PRETRAINING, pretrain_embedded_backbone
+from experiments.training.pretraining import is_pretrained, pretrain_embedded_backbone
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +145,9 @@ class Runner:
     def _may_be_stored(self, row: Row, dataset: ProductDataset) -> bool:
         """Whether a cell of the row can be named without computing anything, and may be there."""
         weights_are_made_here = row.backbone == "embedded" and "embedded" not in self._weights
-        if weights_are_made_here and not self._pretrained_file.exists():
+        if weights_are_made_here and not is_pretrained(
+            self.study.output, self._data_options, self._compute
+        ):
             return False
         folder = self.study.output / "cells" / dataset.name
         seeds = "-seed*" if row.backbone else "-*"
@@ -175,10 +176,6 @@ class Runner:
     def _weights_of(self, row: Row) -> Path | None:
         given = self._weights.get(row.backbone or row.method.detector or "")
         return self._pretrained if given is None and row.backbone == "embedded" else given
-
-    @property
-    def _pretrained_file(self) -> Path:
-        return backbone_file(self.study.output, PRETRAINING, self._compute.precision)
 
     @cached_property
     def _pretrained(self) -> Path:
