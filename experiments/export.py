@@ -26,6 +26,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from experiments.console import set_up_console
 from experiments.deploy.export_formats import FORMATS, Classify
 from experiments.deploy.export_manifest import describe
 from experiments.deploy.inference import MEGAPIXEL, PhotoReader, find_photos
@@ -96,7 +97,7 @@ class Agreement:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export what `arguments` (default: the command line) ask for; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    set_up_console()
     try:
         logging.getLogger("onnxscript").setLevel(logging.WARNING)
         logging.getLogger("onnx_ir").setLevel(logging.WARNING)

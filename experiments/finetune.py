@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from experiments.console import set_up_console
 from experiments.data.catalog import DataOptions
 from experiments.data.dataset import DataError
 from experiments.data.embedded import write_scenario
@@ -41,7 +42,7 @@ _EMBEDDED_SCENARIO = "store"
 @led_by_first_process
 def main(arguments: Sequence[str] | None = None) -> int:
     """Finetune as `arguments` (default: the command line) say."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    set_up_console()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = parse_finetuning(arguments)

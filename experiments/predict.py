@@ -18,7 +18,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+from experiments.console import set_up_console
 from experiments.deploy.inference import MAX_MEGAPIXELS, MEGAPIXEL, PhotoReader, find_photos
 from experiments.deploy.prediction_rows import (
     CsvWriter,
@@ -38,6 +39,7 @@ from experiments.deploy.prediction_rows import (
     RowWriter,
 )
 from experiments.networks.checkpoint import LoadedClassifier, load_classifier
+from experiments.outputs import check_folder
 from experiments.training.device import Compute, Precision, resolve_compute, share_cores
 
 logger = logging.getLogger(__name__)
@@ -55,8 +57,13 @@ class OptionsError(ValueError):
 class Pictures(Protocol):
     """Where pictures of explained photos go."""
 
-    def save(self, paths: Sequence[Path], images: Tensor, classes: Sequence[int]) -> None:
-        """Explain n classes of n photos: (n, 3, S, S), normalised, on the model's device."""
+    def save(
+        self, paths: Sequence[Path], images: Tensor, classes: Sequence[int]
+    ) -> dict[Path, str]:
+        """Explain n classes of n photos: (n, 3, S, S), normalised, on the model's device.
+
+        Return the photos without a picture, and why.
+        """
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,7 @@ class Predictor:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predict what `arguments` (default: the command line) ask for; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")  # to standard error
+    set_up_console()
     options = tyro.cli(Options, args=arguments, prog="predict.py")
     try:
         return _predict(options)
@@ -178,6 +185,9 @@ def _predict(options: Options) -> int:
         except KeyboardInterrupt:
             logger.error("interrupted; the rows written so far are kept")
             return _INTERRUPTED
+        except OSError as error:
+            logger.error("error: the rows cannot be written any more: %s", error)
+            return 2
 
 
 def _predict_all(
@@ -194,31 +204,36 @@ def _predict_all(
     # Starting processes takes longer than a batch of photos.
     few = len(photos) <= options.batch_size and options.workers is None
     workers = share_cores(compute, 0 if few else options.workers)
-    failed, start = 0, time.perf_counter()
+    failed, incomplete, start = 0, 0, time.perf_counter()
     with tqdm(total=len(photos), unit="img", desc="predicting") as bar:
         for batch in reader.batches(options.batch_size, workers):
             images = batch.images.to(compute.device, memory_format=torch.channels_last)
             predictions = predictor.predict(batch.readable, images)
             errors = [Prediction(path, error=reason) for path, reason in batch.unreadable.items()]
-            rows.write(_in_order(batch.paths, predictions + errors))
+            unwritten = rows.write(_in_order(batch.paths, predictions + errors))
             failed += _report(predictions + errors)
+            incomplete += _list(unwritten)
             if pictures is not None:
-                _explain(pictures, predictions, images)
+                incomplete += _list(_explain(pictures, predictions, images))
             bar.update(len(batch.paths))
     rate = len(photos) / (time.perf_counter() - start)
     logger.info("%d photos, %d of them without a prediction, %.1f img/s", len(photos), failed, rate)
-    return 1 if failed else 0
+    if incomplete:
+        logger.error("%d rows or pictures are missing, as listed above", incomplete)
+    return 1 if failed or incomplete else 0
 
 
-def _explain(pictures: Pictures, predictions: Sequence[Prediction], images: Tensor) -> None:
-    """Save a picture a photo, of the class that its row names first."""
+def _explain(
+    pictures: Pictures, predictions: Sequence[Prediction], images: Tensor
+) -> dict[Path, str]:
+    """Save a picture a photo, of the class that its row names first; return what went wrong."""
     named = {
         index: prediction.likeliest
         for index, prediction in enumerate(predictions)
         if prediction.likeliest is not None
     }
     paths = [predictions[index].path for index in named]
-    pictures.save(paths, images[list(named)], list(named.values()))
+    return pictures.save(paths, images[list(named)], list(named.values()))
 
 
 def _in_order(paths: Sequence[Path], predictions: Sequence[Prediction]) -> list[Prediction]:
@@ -228,10 +243,14 @@ def _in_order(paths: Sequence[Path], predictions: Sequence[Prediction]) -> list[
 
 def _report(predictions: Sequence[Prediction]) -> int:
     """Log the photos without a prediction; return how many there are."""
-    failed = [prediction for prediction in predictions if prediction.error is not None]
-    for prediction in failed:
-        tqdm.write(f"{prediction.path}: {prediction.error}", file=sys.stderr)
-    return len(failed)
+    return _list({p.path: p.error for p in predictions if p.error is not None})
+
+
+def _list(problems: Mapping[Path, str]) -> int:
+    """Log what is wrong with which photo; return how many there are."""
+    for path, problem in problems.items():
+        tqdm.write(f"{path}: {problem}", file=sys.stderr)
+    return len(problems)
 
 
 def _pictures(classifier: LoadedClassifier, folder: Path | None) -> Pictures | None:
@@ -256,9 +275,10 @@ def _opened(path: Path | None) -> Iterator[TextIO]:
     """Open a new file, or standard output; names of photos may hold any bytes."""
     if path is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace", newline="")
+            sys.stdout.reconfigure(newline="")
         yield sys.stdout
         return
+    check_folder(path.parent, "the folder of --output")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         file = path.open("x", encoding="utf-8", errors="backslashreplace", newline="")

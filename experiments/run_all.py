@@ -18,6 +18,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from experiments.console import set_up_console
 from experiments.study.options import parse_study
 from experiments.study.runner import Runner
 from experiments.training.distributed import led_by_first_process
@@ -26,7 +27,7 @@ from experiments.training.distributed import led_by_first_process
 @led_by_first_process
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study that `arguments` (default: the command line) describe."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    set_up_console()
     preset, study = parse_study(sys.argv[1:] if arguments is None else arguments)
     try:
         runner = Runner(study, study.report or study.output / preset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -17,8 +18,15 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write tensors and plain values to `path`, atomically."""
-    write_atomically(path, lambda file: torch.save(state, file))
+    """Write tensors and plain values to `path`, atomically.
+
+    Raises:
+        OSError: it cannot be written; what was at `path` stays.
+    """
+    try:
+        write_atomically(path, lambda file: torch.save(state, file))
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise OSError(errno.EIO, f"cannot be written ({error})", str(path)) from error
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -38,8 +46,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 
 def save_text(text: str, path: Path) -> None:
-    """Write `text` to `path` in UTF-8, atomically."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    """Write `text` to `path` in UTF-8, atomically; bytes that are no text as backslash escapes."""
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
 def save_json(value: Any, path: Path) -> None:
@@ -55,7 +63,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile's: its files are readable by their owner alone, and reports are for others too.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    # Without the file's name, which may be as long as names can be.
+    partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with partial.open("xb") as file:
             write(file)

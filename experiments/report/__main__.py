@@ -16,6 +16,7 @@ from typing import Annotated
 
 import tyro
 
+from experiments.console import set_up_console
 from experiments.report.html import write_report
 from experiments.report.stored import RunError
 
@@ -35,7 +36,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report that `arguments` (default: the command line) ask for."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    set_up_console()
     options = tyro.cli(
         Options,
         args=None if arguments is None else list(arguments),
