@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 _GIB = 1024**3
@@ -74,6 +76,11 @@ def check_space(folder: Path, needed: int, what: str) -> None:
             f"the disk of {folder} has {free / _GIB:.2f} GiB free, and {what} may take "
             f"{needed / _GIB:.2f} GiB; make room, or name a folder on another disk"
         )
+
+
+def missing_packages(names: Iterable[str]) -> list[str]:
+    """Return which packages are not installed."""
+    return [name for name in names if importlib.util.find_spec(name) is None]
 
 
 def _try_to_write(file: Path, what: str) -> None:

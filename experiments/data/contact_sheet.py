@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from experiments.data.torch_dataset import PhotoDataset
+from experiments.storage import write_atomically
 
 _GAP = 2  # px, between photos
 
@@ -45,8 +46,8 @@ def save_contact_sheet(
     chosen = _spread(len(dataset.samples), rows)
     draws = _draws(dataset, chosen, columns)
     pixels = draws * _per_channel(std) + _per_channel(mean)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(make_grid(pixels.clamp(0, 1), nrow=columns, padding=_GAP, pad_value=1.0), path)
+    grid = make_grid(pixels.clamp(0, 1), nrow=columns, padding=_GAP, pad_value=1.0)
+    write_atomically(path, lambda file: save_image(grid, file, format="png"))
 
 
 def _spread(count: int, most: int) -> list[int]:

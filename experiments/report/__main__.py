@@ -17,8 +17,9 @@ from typing import Annotated
 import tyro
 
 from experiments.console import set_up_console
+from experiments.outputs import OutputError, check_file
 from experiments.report.html import write_report
-from experiments.report.stored import RunError
+from experiments.report.stored import REPORT_FILE, RunError
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     root = options.data_root or os.environ.get("LCA_DATA_ROOT")
     try:
+        check_file(options.output or options.run_dir / REPORT_FILE, "--output")
         path = write_report(options.run_dir, Path(root) if root else None, options.output)
-    except RunError as error:
+    except (RunError, OutputError, OSError) as error:
         logging.error("error: %s", error)
         return 2
     print(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from experiments.command_lines import flatten
 from experiments.report.confusion import (
     ClassScore,
     Matrix,
@@ -23,7 +24,7 @@ from experiments.report.pairs import PairSide, side_by_side
 from experiments.report.photos import CellPhotos, PhotosNotFoundError, find_photos
 from experiments.report.reproduce import commands, weights_notes
 from experiments.report.results import DatasetResults, results
-from experiments.report.stored import Row, StoredCell, StoredRun, flatten, read_run
+from experiments.report.stored import REPORT_FILE, Row, StoredCell, StoredRun, read_run
 from experiments.storage import save_text
 from experiments.study.methods import METHODS
 
@@ -120,7 +121,7 @@ def write_report(folder: Path, data_root: Path | None = None, output: Path | Non
     Raises:
         RunError: there is neither a finished cell nor a study's table in `folder`.
     """
-    path = output or folder / "report.html"
+    path = output or folder / REPORT_FILE
     save_text(render(read_run(folder), data_root), path)
     return path
 
@@ -145,7 +146,7 @@ def render(run: StoredRun, data_root: Path | None = None) -> str:
         ladders={table.dataset: _ladder(table) for table in tables if table.rows},
         details=[_details(run, dataset, data_root) for dataset in run.datasets],
         costs=[_Cost.of(row) for row in run.rows],
-        commands=commands(run),
+        commands=commands(run, data_root),
         weights_notes=weights_notes(run),
         versions=_versions(run),
         worst_classes=_WORST_CLASSES,

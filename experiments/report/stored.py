@@ -10,9 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from experiments.command_lines import flatten
 from experiments.study.methods import METHODS
 from experiments.table.significance import student_half_width, wilson_interval
 from experiments.training.recipe import Recipe
+
+REPORT_FILE = "report.html"
+"""Where the report goes, unless it is told another place."""
 
 FACTS_FILE = "finetune.json"
 """Where finetune.py stores what the report says about a run on one's own photos."""
@@ -326,15 +330,4 @@ def _full(settings: Mapping[str, Any]) -> dict[str, Any]:
     flat = flatten(settings)
     if "recipe" in settings:
         flat = json.loads(json.dumps(flatten({"recipe": asdict(Recipe())}))) | flat
-    return flat
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as one level: {"recipe": {"epochs": 3}} -> {"recipe.epochs": 3}."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
     return flat

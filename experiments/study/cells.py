@@ -27,6 +27,7 @@ from experiments.matching.detectors import make_detector
 from experiments.networks.backbones import load_feature_map
 from experiments.networks.model import ModelError, ProductClassifier
 from experiments.networks.weights import fingerprint
+from experiments.outputs import check_space
 from experiments.storage import CheckpointError, save_checkpoint, save_json
 from experiments.study.digests import dataset_digest, recipe_identity
 from experiments.study.methods import METHODS
@@ -122,6 +123,7 @@ def run_cell(
 
     Raises:
         ModelError: the network cannot be built or trained, or the GPU's memory does not hold it.
+        OutputError: the disk has no room for the model and its checkpoints.
     """
     path = cell.path(output)
     if path.exists():
@@ -196,6 +198,7 @@ def _finetune(
 ) -> dict[str, Any]:
     method = METHODS[cell.method]
     model = build_classifier(cell)  # before the photos are decoded: its weights may be missing
+    _check_space(model, cell.recipe, checkpoint)
     train, validation, test = photos().train(cell.seed), photos().validation, photos().test
     with _memory_that_ran_out_explained():
         trainer = Trainer(
@@ -228,6 +231,15 @@ def _finetune(
             cell.backbone, method.head or "", cell.recipe, cell.compute, len(cell.dataset.classes)
         ),
     }
+
+
+def _check_space(model: ProductClassifier, recipe: Recipe, checkpoint: Path) -> None:
+    """See that the disk holds the trained model, a checkpoint and the next one beside it."""
+    weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    # The weights as they are, their momentum and the best so far; and their moving average.
+    copies = 3 + (recipe.ema_decay > 0)
+    there = checkpoint.stat().st_size if checkpoint.exists() else 0
+    check_space(checkpoint.parent, (2 * copies + 1) * weights - there, "model and checkpoints")
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.data.dataset import ProductDataset
-from experiments.study.digests import dataset_digest
 from experiments.study.paper import counterpart
 from experiments.study.rows import Row
 from experiments.table.entry import Entry, Table
@@ -34,7 +33,6 @@ def to_json(
     return {
         "description": dict(description),
         "stored_as": {name: dataset.name for name, dataset in loaded.items()},
-        "photos_used": {dataset.name: dataset_digest(dataset) for dataset in loaded.values()},
         "entries": [
             _entry(row, rows, name, table[row.name, name], loaded.get(name))
             for row in rows

@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.storage import write_atomically
 from experiments.study.rows import Row
 from experiments.table.entry import Table
 from experiments.table.markdown import paper_accuracy, paper_dataset
@@ -40,8 +41,7 @@ def save_ladder(table: Table, rows: Sequence[Row], datasets: Sequence[str], path
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles, loc="outside lower right", ncols=2, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))
 
 
 def _draw(axes: Axes, table: Table, rows: Sequence[Row], dataset: str) -> None:
