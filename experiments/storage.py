@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import os
+import pathlib
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
+
+_SCALAR = np.float64(0).__reduce__()[0]
+
+
+# What trainers store beside weights, and what holds values alone: options, paths, NumPy's numbers.
+# Pure paths, as others cannot be made on another system than their own.
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "bool")),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(
+        (getattr(pathlib, f"Pure{kind}Path"), f"{module}.{kind}Path")
+        for kind in ("Posix", "Windows")
+        for module in ("pathlib", "pathlib._local")
+    ),
+]
 
 
 class CheckpointError(ValueError):
@@ -36,7 +56,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         CheckpointError: the file is not such a checkpoint.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint ({error}); expected a file of tensors and "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,20 @@ def fingerprint(file: Path) -> str:
     return sha256(file)[:16]
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
+def read_state(file: Path, expected: Collection[str]) -> dict[str, Tensor]:
     """Return the state dict in `file`, written by torch.save or as safetensors; runs no code of it.
+
+    Args:
+        file: of the weights.
+        expected: names that its tensors may have.
 
     Raises:
         WeightsError: the file cannot be read, or holds something else.
     """
-    state = _read_safetensors(file) if file.suffix == ".safetensors" else read_weights(file)
+    if file.suffix == ".safetensors":
+        state = _read_safetensors(file)
+    else:
+        state = read_weights(file, expected)
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{file} is not a state dict of tensors; {HOW_TO_GIVE_WEIGHTS}")
     return {key: value for key, value in state.items() if not key.endswith(_COUNTER)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from functools import lru_cache
 from http.client import HTTPException
@@ -17,7 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from experiments.checksum import content_digest, sha256
+from experiments.networks.wrapped import unwrap
 from experiments.storage import CheckpointError, load_checkpoint
+
+logger = logging.getLogger(__name__)
 
 # Without an answer for this long a server counts as unreachable.
 _TIMEOUT_SECONDS = 10.0
@@ -35,8 +39,12 @@ class WeightsNotGivenError(WeightsError):
     """The weights are the user's to give, and were not; or they could not be fetched."""
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
+def read_weights(file: Path, expected: Collection[str]) -> dict[str, Tensor]:
     """Read a state dict that was given as a file; runs no code from it.
+
+    Args:
+        file: written by torch.save, a state dict or what trainers put around one (see `unwrap`).
+        expected: names of the network's tensors.
 
     Raises:
         WeightsError: there is no such file, or it is no state dict.
@@ -50,6 +58,13 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{file} holds a {type(state).__name__}; expected a state dict, as "
             "torch.save(network.state_dict(), FILE) writes it"
+        )
+    state = unwrap(state, expected, str(file))
+    no_tensors = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if no_tensors:
+        raise WeightsError(
+            f"{file} does not hold weights: {', '.join(map(str, no_tensors[:5]))} are no tensors; "
+            "expected a state dict, or a dictionary with one in it"
         )
     return state
 
@@ -94,7 +109,13 @@ def fingerprint(weights: Path | None) -> str:
     return _sha256_once(weights)[:16]
 
 
-def load_strictly(model: nn.Module, state: dict[str, Tensor], name: str, source: str) -> None:
+def load_strictly(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    name: str,
+    source: str,
+    unused: Collection[str] = (),
+) -> None:
     """Load `state` into `model`; every parameter must be there, in its shape, and no other.
 
     BatchNorm's `num_batches_tracked` may be missing: older files have none, and nothing here
@@ -105,6 +126,8 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], name: str, source:
         state: its state dict.
         name: of the network, for the message.
         source: of the state dict, for the message.
+        unused: parameters that nothing depends on, as those of a classifier that is replaced: they
+            may be missing or of another shape, which is logged.
 
     Raises:
         WeightsError: the keys that do not fit are named.
@@ -112,6 +135,7 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], name: str, source:
     expected = model.state_dict()
     counters = {key: expected[key] for key in expected if key.endswith("num_batches_tracked")}
     state = counters | state
+    state |= {key: expected[key] for key in _log_unused(state, expected, unused, source)}
     problems = {
         "missing": [key for key in expected if key not in state],
         "unexpected": [key for key in state if key not in expected],
@@ -132,6 +156,27 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], name: str, source:
             "give the file that belongs to the backbone, or another --backbone"
         )
     model.load_state_dict(state)
+
+
+def _log_unused(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    unused: Collection[str],
+    source: str,
+) -> list[str]:
+    """Return which of the parameters that nothing depends on do not fit."""
+    other = {
+        key: f"{key} {tuple(state[key].shape) if key in state else 'is missing'}"
+        for key in unused
+        if key not in state or state[key].shape != expected[key].shape
+    }
+    if other:
+        logger.info(
+            "%s: %s; not needed, as a new classifier takes its place",
+            source,
+            ", ".join(f"{told} for {tuple(expected[key].shape)}" for key, told in other.items()),
+        )
+    return list(other)
 
 
 def _check_exists(weights: Path) -> None:
