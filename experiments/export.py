@@ -26,6 +26,9 @@ import torch
 import tyro
 from torch import Tensor
 
+if not __package__:  # run as a file, from whatever folder: the packages are beside its own
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from experiments.console import set_up_console
 from experiments.deploy.export_formats import FORMATS, Classify, Format
 from experiments.deploy.export_manifest import describe

@@ -18,6 +18,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+if not __package__:  # run as a file, from whatever folder: the packages are beside its own
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from experiments.console import set_up_console
 from experiments.data.catalog import DataOptions
 from experiments.data.dataset import DataError
@@ -169,11 +172,15 @@ def _check_output(output: Path) -> None:
 def _write_report(output: Path) -> bool:
     """Write the report; return whether that failed, which costs nothing of what is computed."""
     try:
-        from experiments.report.html import write_report
-
-        print(f"report: {write_report(output).absolute()}")
+        from experiments.report.html import IncompleteReportError, write_report
     except ImportError as error:
         logger.error("no report: %s; install what it needs and run this command again", error)
+        return False
+    try:
+        print(f"report: {write_report(output).absolute()}")
+    except IncompleteReportError as error:
+        logger.error("error: %s", error)
+        return True
     except OSError as error:
         logger.error("error: no report: %s; the model is stored all the same", error)
         return True

@@ -29,6 +29,9 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+if not __package__:  # run as a file, from whatever folder: the packages are beside its own
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from experiments.console import set_up_console
 from experiments.deploy.inference import MAX_MEGAPIXELS, MEGAPIXEL, PhotoReader, find_photos
 from experiments.deploy.prediction_rows import (
@@ -41,6 +44,7 @@ from experiments.deploy.prediction_rows import (
 from experiments.networks.checkpoint import LoadedClassifier, load_classifier
 from experiments.outputs import check_folder
 from experiments.training.device import Compute, Precision, resolve_compute, share_cores
+from experiments.training.shared_memory import workers_that_fit
 
 logger = logging.getLogger(__name__)
 
@@ -171,13 +175,15 @@ def _predict(options: Options) -> int:
         try:
             classifier = load_classifier(options.checkpoint)
             compute = resolve_compute(options.device, options.precision)
+            photos = find_photos(options.photos)
+            workers = _workers(options, classifier, compute, len(photos))
             pictures = _pictures(classifier, options.explain)
             rows = stack.enter_context(_rows(options, classifier))
         except (ValueError, OSError, ImportError) as error:
             logger.error("error: %s", error)
             return 2
         try:
-            return _predict_all(options, classifier, compute, rows, pictures)
+            return _predict_all(options, classifier, compute, photos, workers, rows, pictures)
         except torch.cuda.OutOfMemoryError as error:
             logger.error("error: %s", error)
             logger.error("the rows written so far are kept; use a smaller --batch-size")
@@ -194,16 +200,14 @@ def _predict_all(
     options: Options,
     classifier: LoadedClassifier,
     compute: Compute,
+    photos: Sequence[Path],
+    workers: int,
     rows: RowWriter,
     pictures: Pictures | None,
 ) -> int:
-    photos = find_photos(options.photos)
     predictor = Predictor(classifier, compute, options.top_k)
     max_pixels = round(options.max_megapixels * MEGAPIXEL)
     reader = PhotoReader(photos, classifier.recipe, classifier.normalization, max_pixels)
-    # Starting processes takes longer than a batch of photos.
-    few = len(photos) <= options.batch_size and options.workers is None
-    workers = share_cores(compute, 0 if few else options.workers)
     failed, incomplete, start = 0, 0, time.perf_counter()
     with tqdm(total=len(photos), unit="img", desc="predicting") as bar:
         for batch in reader.batches(options.batch_size, workers):
@@ -221,6 +225,17 @@ def _predict_all(
     if incomplete:
         logger.error("%d rows or pictures are missing, as listed above", incomplete)
     return 1 if failed or incomplete else 0
+
+
+def _workers(options: Options, classifier: LoadedClassifier, compute: Compute, photos: int) -> int:
+    # Starting processes takes longer than a batch of photos.
+    few = photos <= options.batch_size and options.workers is None
+    return workers_that_fit(
+        share_cores(compute, 0 if few else options.workers),
+        options.workers,
+        photos=options.batch_size,
+        image_size=classifier.recipe.image_size,
+    )
 
 
 def _explain(
@@ -257,7 +272,13 @@ def _pictures(classifier: LoadedClassifier, folder: Path | None) -> Pictures | N
     if folder is None:
         return None
     # Here, as nothing else needs matplotlib.
-    from experiments.deploy.explanation_images import ExplanationImages
+    try:
+        from experiments.deploy.explanation_images import ExplanationImages
+    except ImportError as error:
+        raise OptionsError(
+            f'--explain draws pictures, which needs matplotlib ({error}): pip install "lca-fused'
+            '[plots]", or leave --explain out'
+        ) from error
 
     return ExplanationImages(classifier, folder)
 

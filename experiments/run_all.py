@@ -17,6 +17,10 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run as a file, from whatever folder: the packages are beside its own
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.console import set_up_console
 from experiments.outputs import OutputError

@@ -541,6 +541,30 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_predicting(
     assert f"{tmp_path / 'file'} is a file" in line
 
 
+def test_explain_without_matplotlib_is_refused_before_predicting(
+    model, photos, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setitem(sys.modules, "experiments.deploy.explanation_images", None)
+    monkeypatch.setattr(Predictor, "predict", lambda *_: pytest.fail("it predicts"))
+    predict(model, photos, "--explain", tmp_path / "pictures", status=2)
+    assert 'pip install "lca-fused[plots]"' in caplog.text
+
+
+def test_workers_that_the_shared_memory_does_not_hold_are_refused_before_predicting(
+    model, photos, tmp_path, monkeypatch, caplog
+):
+    from experiments.training import shared_memory
+
+    monkeypatch.setattr(shared_memory, "_FOLDER", tmp_path)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda _: usage)
+    output = tmp_path / "rows.csv"
+    fast = [*FAST[:-1], "2"]
+    assert main([str(model), str(photos), "--output", str(output), *fast]) == 2
+    assert "2 workers need up to" in caplog.text
+    assert not output.exists()
+
+
 def test_explain_shows_the_class_it_is_given(model, photos, tmp_path, monkeypatch):
     """In 16 bits near ties may fall another way than `explain` would decide them."""
     pytest.importorskip("matplotlib")

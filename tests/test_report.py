@@ -20,6 +20,7 @@ from scipy import stats
 from experiments.checksum import content_digests
 from experiments.data.embedded import SCENARIOS
 from experiments.data.folder import load_folder
+from experiments.report import explanations, html
 from experiments.report.__main__ import main
 from experiments.report.confusion import class_scores, confused_pairs, confusion_matrix
 from experiments.report.explanations import NoExplanationError, explain_photos
@@ -392,6 +393,55 @@ def test_right_and_wrong_predictions_are_explained(study, photos):
     assert wrong.predicted in wrong.pictures[0].alt
     assert wrong.label in wrong.pictures[1].alt
     assert wrong.pictures[0].uri.startswith("data:image/webp;base64,")
+
+
+def test_a_photo_that_cannot_be_explained_is_named_and_the_others_are_shown(
+    study, photos, monkeypatch, caplog
+):
+    draw, drawn = explanations.draw_concepts, []
+
+    def fail_once(*arguments, **options):
+        drawn.append(arguments)
+        if len(drawn) == 1:
+            raise RuntimeError("no such glyph")
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr(explanations, "draw_concepts", fail_once)
+    assert main([str(study), "--data-root", str(photos)]) == 1
+    assert "no such glyph" in caplog.messages[-1]
+    page = (study / "report.html").read_text(encoding="utf-8")
+    assert "It cannot be explained:" in page
+    assert page.count('<figure class="explained">') == len(drawn)
+    assert len(drawn) > 2
+
+
+def test_a_data_set_that_cannot_be_shown_does_not_end_the_others(
+    two_folders, tmp_path, monkeypatch, caplog
+):
+    details = html._details
+
+    def fail_for_one(run, dataset, data_root):
+        if dataset == run.datasets[0]:
+            raise PermissionError(13, "Permission denied")
+        return details(run, dataset, data_root)
+
+    monkeypatch.setattr(html, "_details", fail_for_one)
+    run = tmp_path / "run"
+    assert main([str(run)]) == 1
+    assert "Permission denied" in caplog.messages[-1]
+    page = words((run / "report.html").read_text(encoding="utf-8"))
+    assert "Permission denied" in page
+    assert "Most confused pairs" in page
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_it_is_made(
+    study, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(html, "read_run", pytest.fail)
+    (tmp_path / "file").touch()
+    assert main([str(study), "--output", str(tmp_path / "file" / "page.html")]) == 2
+    (line,) = caplog.messages
+    assert "file is a file" in line
 
 
 def test_a_head_that_is_not_lca_and_a_model_that_is_gone_are_said_to_be(study, photos):

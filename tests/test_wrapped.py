@@ -73,6 +73,16 @@ def test_what_is_around_the_weights_is_taken_off_and_said(tmp_path, caplog, name
     assert (str(tmp_path / "x.pt") in said) is not compiled
 
 
+def test_safetensors_are_read_as_well(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    path = tmp_path / "x.safetensors"
+    safetensors.save_file(named("model.", state()), path)
+    assert same(load_feature_map("embedded", path).state_dict(), state())
+    path.write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match="cannot be read as safetensors"):
+        load_feature_map("embedded", path)
+
+
 def test_plain_weights_need_no_word(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     assert same(loaded(tmp_path / "x.pt", state()), state())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
 import socket
@@ -43,7 +44,8 @@ def read_weights(file: Path, expected: Collection[str]) -> dict[str, Tensor]:
     """Read a state dict that was given as a file; runs no code from it.
 
     Args:
-        file: written by torch.save, a state dict or what trainers put around one (see `unwrap`).
+        file: written by torch.save, a state dict or what trainers put around one (see `unwrap`),
+            or as safetensors.
         expected: names of the network's tensors.
 
     Raises:
@@ -51,7 +53,8 @@ def read_weights(file: Path, expected: Collection[str]) -> dict[str, Tensor]:
     """
     _check_exists(file)
     try:
-        state = load_checkpoint(file)
+        safetensors = file.suffix == ".safetensors"
+        state = _read_safetensors(file) if safetensors else load_checkpoint(file)
     except CheckpointError as error:
         raise WeightsError(str(error)) from error
     if not isinstance(state, dict):
@@ -67,6 +70,19 @@ def read_weights(file: Path, expected: Collection[str]) -> dict[str, Tensor]:
             "expected a state dict, or a dictionary with one in it"
         )
     return state
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        safetensors = importlib.import_module("safetensors.torch")
+    except ImportError as error:
+        raise WeightsError(
+            f"{file} needs the package safetensors ({error}): pip install safetensors"
+        ) from error
+    try:
+        return safetensors.load_file(file)
+    except Exception as error:  # it has its own types for damaged bytes
+        raise WeightsError(f"{file} cannot be read as safetensors ({error})") from error
 
 
 def fetch_weights(name: str, url: str) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ import tyro
 
 from experiments.console import set_up_console
 from experiments.outputs import OutputError, check_file
-from experiments.report.html import write_report
+from experiments.report.html import IncompleteReportError, write_report
 from experiments.report.stored import REPORT_FILE, RunError
 
 
@@ -36,7 +36,10 @@ class Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report that `arguments` (default: the command line) ask for."""
+    """Write the report that `arguments` (default: the command line) ask for.
+
+    Return the exit status: 0, 1 where a part of it could not be made, 2 where nothing could.
+    """
     set_up_console()
     options = tyro.cli(
         Options,
@@ -50,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RunError, OutputError, OSError) as error:
         logging.error("error: %s", error)
         return 2
-    print(path)
+    except IncompleteReportError as error:
+        logging.error("error: %s", error)
+        return 1
+    print(path.absolute())
     return 0
 
 

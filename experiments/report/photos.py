@@ -164,14 +164,14 @@ def _composed(parts: Sequence[str]) -> tuple[str, ...]:
 
 
 def thumbnail(path: Path) -> str | None:
-    """Return a small copy of a photo as a data URI; None if it cannot be read."""
+    """Return a small copy of a photo as a data URI; None if it cannot be made."""
+    file = io.BytesIO()
     try:
         image = read_image(path)
-    except ImageError:
+        image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+        image.save(file, "WEBP", quality=WEBP_QUALITY)
+    except (ImageError, OSError, KeyError):  # of Pillow, where it was built without WebP
         return None
-    image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=WEBP_QUALITY)
     return webp_uri(file.getvalue())
 
 

@@ -27,7 +27,7 @@ from experiments.matching.detectors import make_detector
 from experiments.networks.backbones import load_feature_map
 from experiments.networks.model import ModelError, ProductClassifier
 from experiments.networks.weights import fingerprint
-from experiments.outputs import check_space
+from experiments.outputs import check_folder, check_space
 from experiments.storage import CheckpointError, save_checkpoint, save_json
 from experiments.study.digests import dataset_digest, recipe_identity
 from experiments.study.methods import METHODS
@@ -123,11 +123,13 @@ def run_cell(
 
     Raises:
         ModelError: the network cannot be built or trained, or the GPU's memory does not hold it.
-        OutputError: the disk has no room for the model and its checkpoints.
+        OutputError: the results cannot be written, or the disk has no room for them.
     """
     path = cell.path(output)
     if path.exists():
         return _stored(path)
+    for folder in (path.parent, _keypoints(output)):
+        check_folder(folder, "the folder of results")
     checkpoint = path.with_suffix(".checkpoint.pt")
     start = time.perf_counter()
     told = _told_of(cell)  # now: photos may be moved while it trains
