@@ -19,7 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TextIO
@@ -181,6 +181,8 @@ def _predict(options: Options) -> int:
             rows = stack.enter_context(_rows(options, classifier))
         except (ValueError, OSError, ImportError) as error:
             logger.error("error: %s", error)
+            if isinstance(error, OSError):
+                _discard_rows(options)
             return 2
         try:
             return _predict_all(options, classifier, compute, photos, workers, rows, pictures)
@@ -193,6 +195,7 @@ def _predict(options: Options) -> int:
             return _INTERRUPTED
         except OSError as error:
             logger.error("error: the rows cannot be written any more: %s", error)
+            _discard_rows(options)
             return 2
 
 
@@ -307,15 +310,25 @@ def _opened(path: Path | None) -> Iterator[TextIO]:
         raise OptionsError(
             f"--output {path} is there already and is not overwritten; remove it or name another"
         ) from error
-    with file:
+    try:
         yield file
+    finally:
+        with suppress(OSError):  # every row is flushed already, or the disk was full then
+            file.close()
+
+
+def _discard_rows(options: Options) -> None:
+    """Keep standard output's disk being full from being found once more as the program ends."""
+    if options.output is None:
+        _discard_standard_output()
 
 
 def _discard_standard_output() -> None:
     """Let the interpreter flush, as it ends, what could not be written."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    with suppress(OSError):  # not a stream of the system
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.outputs import OutputError, check_file, check_folder, check_space
+from experiments.storage import save_text
 
 NO_ROOT = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
@@ -68,3 +69,10 @@ def test_a_full_disk_is_found(tmp_path, monkeypatch):
     check_space(tmp_path / "not" / "there", 2**30, "checkpoints")
     with pytest.raises(OutputError, match=r"1\.00 GiB free, and checkpoints may take 3\.00 GiB"):
         check_space(tmp_path / "not" / "there", 3 * 2**30, "checkpoints")
+
+
+def test_a_file_whose_name_is_as_long_as_it_can_be_is_written_whole(tmp_path):
+    file = tmp_path / ("a" * 255)
+    save_text("caf\udce9", file)
+    assert list(tmp_path.iterdir()) == [file]
+    assert file.read_text(encoding="utf-8") == "caf\\udce9"

@@ -514,6 +514,39 @@ def test_a_full_disk_ends_it_in_one_line(model, photos, tmp_path, monkeypatch, c
     assert "No space left on device" in line
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
+def test_standard_output_on_a_full_disk_ends_it_in_one_line(model, photos):
+    command = [sys.executable, "experiments/predict.py", str(model), str(photos), *FAST]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert "error: [Errno 28] No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_rows_that_outgrow_the_disk_end_it_in_one_line_and_the_others_are_kept(
+    model, photos, tmp_path
+):
+    resource = pytest.importorskip("resource")
+    output = tmp_path / "rows.csv"
+    command = [sys.executable, "experiments/predict.py", str(model), str(photos), *FAST]
+    done = subprocess.run(
+        [*command, "--output", str(output), "--batch-size", "1"],
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert "error: the rows cannot be written any more: [Errno 27] File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(rows(output)) >= 2
+
+
 def test_whatever_is_wrong_with_a_photo_it_is_a_row(model, photos, tmp_path, monkeypatch):
     from experiments.deploy import inference
 

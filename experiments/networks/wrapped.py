@@ -27,12 +27,14 @@ class _Found:
         content: it, less what torch.compile puts into its keys.
         prefix: of its keys, or "".
         matching: how many keys fit.
+        compiled: whether torch.compile's part of the keys was taken out.
     """
 
     place: tuple[str, ...]
     content: Mapping[str, Any]
     prefix: str
     matching: int
+    compiled: bool
 
     @property
     def rank(self) -> tuple[int, bool, int]:
@@ -42,7 +44,8 @@ class _Found:
 
     def __str__(self) -> str:
         place = "".join(f"[{key!r}]" for key in self.place) or "the file itself"
-        return f"{place}, names without {self.prefix!r}" if self.prefix else place
+        without = [repr(part) for part in (self.prefix, _COMPILED * self.compiled) if part]
+        return f"{place}, names without {' and '.join(without)}" if without else place
 
 
 def unwrap(content: Mapping[Any, Any], expected: Collection[str], source: str) -> dict[str, Any]:
@@ -70,7 +73,7 @@ def unwrap(content: Mapping[Any, Any], expected: Collection[str], source: str) -
         if key.startswith(best.prefix)
         and (isinstance(value, Tensor) or key.removeprefix(best.prefix) in expected)
     }
-    if best.place or best.prefix:
+    if best.place or best.prefix or best.compiled:
         others = [str(found) for found in every if found.matching == best.matching]
         others.remove(str(best))
         instead = f"; not {'; nor '.join(others)}" if others else ""
@@ -82,14 +85,15 @@ def _candidates(
     content: Mapping[Any, Any], expected: frozenset[str], place: tuple[str, ...] = ()
 ) -> Iterator[_Found]:
     """Yield what fits in a dictionary and in those inside it, with each prefix that fits best."""
-    named = {
-        key.replace(_COMPILED, ""): value for key, value in content.items() if isinstance(key, str)
-    }
+    content = {key: value for key, value in content.items() if isinstance(key, str)}
+    named = {key.replace(_COMPILED, ""): value for key, value in content.items()}
     counts: Counter[str] = Counter()
     for key in named:
         counts.update(prefix for prefix in _prefixes(key) if key[len(prefix) :] in expected)
     most = max(counts.values(), default=0)
-    yield from (_Found(place, named, prefix, most) for prefix in counts if counts[prefix] == most)
+    compiled = named.keys() != content.keys()
+    for prefix in (prefix for prefix in counts if counts[prefix] == most):
+        yield _Found(place, named, prefix, most, compiled)
     if len(place) < _DEEPEST:
         for key, value in content.items():
             if isinstance(value, Mapping):
