@@ -316,7 +316,7 @@ def test_shared_memory_that_does_not_hold_the_workers_batches_is_found_before_tr
     monkeypatch.setattr(usage, lambda _: Usage(free=300_000))
     assert main([str(photos), *options, "--workers", "2"]) == 2
     (line,) = caplog.messages
-    assert "0 MB free, and 2 workers need up to 0 MB" in line
+    assert "0.3 MB free, and 2 workers need up to 0.4 MB" in line
     assert "use --workers 1" in line
 
 

@@ -35,7 +35,7 @@ def test_as_many_work_as_fit_and_the_rest_is_said(memory, caplog, megabytes, fit
 
 def test_a_number_that_was_asked_for_is_refused_with_one_that_fits(memory):
     memory(6)
-    with pytest.raises(DeviceError, match=r"6 MB free.*up to 11 MB.*--workers 2"):
+    with pytest.raises(DeviceError, match=r"6\.0 MB free.*up to 10\.8 MB.*--workers 2"):
         workers_that_fit(4, 4, **BATCH)
 
 

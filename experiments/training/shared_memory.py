@@ -39,8 +39,8 @@ def workers_that_fit(workers: int, asked: int | None, *, photos: int, image_size
     if workers <= fitting:
         return workers
     reason = (
-        f"{_FOLDER} has {free / _MB:.0f} MB free, and {workers} workers need up to "
-        f"{(_PREFETCHED * workers + 1) * batch / _MB:.0f} MB of it"
+        f"{_FOLDER} has {free / _MB:.1f} MB free, and {workers} workers need up to "
+        f"{(_PREFETCHED * workers + 1) * batch / _MB:.1f} MB of it"
     )
     more = "take smaller batches, or give the container more (docker run --shm-size=2g)"
     if asked is not None:
