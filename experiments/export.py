@@ -26,10 +26,15 @@ import torch
 import tyro
 from torch import Tensor
 
-from experiments.deploy.export_formats import FORMATS, Classify
+if not __package__:  # run as a file, from whatever folder: the packages are beside its own
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.console import set_up_console
+from experiments.deploy.export_formats import FORMATS, Classify, Format
 from experiments.deploy.export_manifest import describe
 from experiments.deploy.inference import MEGAPIXEL, PhotoReader, find_photos
 from experiments.networks.checkpoint import LoadedClassifier, load_classifier
+from experiments.outputs import check_folder, check_space, missing_packages
 from experiments.storage import save_json
 
 logger = logging.getLogger(__name__)
@@ -41,6 +46,10 @@ _MAX_PIXELS = 100 * MEGAPIXEL
 
 class ExportError(ValueError):
     """The command line cannot be used; the message says what to change."""
+
+
+class FormatError(RuntimeError):
+    """A model cannot be written in a format."""
 
 
 class DisagreementError(RuntimeError):
@@ -96,15 +105,18 @@ class Agreement:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export what `arguments` (default: the command line) ask for; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    set_up_console()
     try:
         logging.getLogger("onnxscript").setLevel(logging.WARNING)
         logging.getLogger("onnx_ir").setLevel(logging.WARNING)
         options = tyro.cli(Options, args=arguments, prog="export.py")
+        _check_packages(options.formats)
+        check_folder(options.output, "--output")
         classifier = load_classifier(options.checkpoint)
+        _check_space(classifier, options)
         images = list(_batches(_images(classifier, options.photos)))
         export(classifier, options, images)
-    except DisagreementError as error:
+    except (DisagreementError, FormatError) as error:
         logger.error("error: %s", error)
         return 1
     except ImportError as error:
@@ -140,7 +152,7 @@ def export(classifier: LoadedClassifier, options: Options, images: Sequence[Tens
             for name in dict.fromkeys(options.formats):
                 file_format = FORMATS[name]
                 path = Path(folder, file_format.file)
-                file_format.write(classifier, path)
+                _write(classifier, file_format, path)
                 agreement = compare(classifier, file_format.read(classifier, path), images)
                 logger.info("%s: %s", file_format.file, agreement)
                 _check(agreement, options.tolerance, file_format.file)
@@ -154,7 +166,35 @@ def export(classifier: LoadedClassifier, options: Options, images: Sequence[Tens
             with suppress(OSError):  # not empty: some files had their name already
                 options.output.rmdir()
         raise
-    logger.info("written to %s", options.output)
+    logger.info("written to %s", options.output.absolute())
+
+
+def _write(classifier: LoadedClassifier, file_format: Format, path: Path) -> None:
+    try:
+        file_format.write(classifier, path)
+    except (ImportError, OSError):
+        raise
+    except Exception as error:  # exporters raise nearly anything
+        raise FormatError(
+            f"{file_format.file} cannot be written ({type(error).__name__}: {error}); leave its "
+            "format out of --formats. Nothing was written"
+        ) from error
+
+
+def _check_packages(formats: Sequence[str]) -> None:
+    needed = dict.fromkeys(package for name in formats for package in FORMATS[name].packages)
+    missing = missing_packages(needed)
+    if missing:
+        raise ExportError(
+            f'{", ".join(missing)} cannot be imported; pip install "lca-fused[export]" brings what '
+            "exports need, or leave the format out of --formats"
+        )
+
+
+def _check_space(classifier: LoadedClassifier, options: Options) -> None:
+    state = classifier.model.state_dict()
+    weights = sum(value.numel() * value.element_size() for value in state.values())
+    check_space(options.output, len(options.formats) * weights, "the exported files")
 
 
 def _check_folder(options: Options) -> None:

@@ -6,7 +6,8 @@
 PHOTOS holds a folder of photos a product, or train/ and test/ (and validation/) with such folders.
 What was computed is kept: run again, an interrupted training goes on after its last epoch, and a
 finished one only writes its report. Exit status: 0 when the classifier is there, 1 when photos or
-weights cannot be used, 2 when the command line cannot, 130 when it was interrupted.
+weights cannot be used or the report could not be made, 2 when the command line cannot be used or
+the output cannot be written, 130 when it was interrupted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+if not __package__:  # run as a file, from whatever folder: the packages are beside its own
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.console import set_up_console
 from experiments.data.catalog import DataOptions
 from experiments.data.dataset import DataError
 from experiments.data.embedded import write_scenario
@@ -26,13 +31,15 @@ from experiments.finetuning.outcome import Finetuned
 from experiments.finetuning.photos import PhotoCounts, load_own_photos
 from experiments.networks.backbones import BACKBONES, WeightsError
 from experiments.networks.model import ModelError
-from experiments.report.stored import FACTS_FILE
+from experiments.outputs import OutputError, check_file, check_folder, missing_packages
+from experiments.report.stored import FACTS_FILE, REPORT_FILE
 from experiments.storage import CheckpointError, save_json
 from experiments.study.cells import Cell, run_cell
 from experiments.training.device import Compute, resolve_compute, share_cores
 from experiments.training.distributed import led_by_first_process
 from experiments.training.photos import Photos
 from experiments.training.pretraining import pretrain_embedded_backbone
+from experiments.training.shared_memory import workers_that_fit
 
 logger = logging.getLogger(__name__)
 
@@ -42,29 +49,35 @@ _EMBEDDED_SCENARIO = "store"
 @led_by_first_process
 def main(arguments: Sequence[str] | None = None) -> int:
     """Finetune as `arguments` (default: the command line) say."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    set_up_console()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = parse_finetuning(arguments)
         compute = resolve_compute(options.device, options.precision)
+        workers = _workers(options, compute)
+        _check_output(options.output)
     except ValueError as error:
         logger.error("error: %s", error)
         return 2
     try:
-        finetuned = finetune(options, compute)
+        finetuned = finetune(options, compute, workers)
+        save_json(finetuned.facts(), options.output / FACTS_FILE)
     except (DataError, WeightsError, ModelError, CheckpointError) as error:
         logger.error("error: %s", error)
         return 1
+    except (OutputError, OSError) as error:
+        logger.error("error: %s", error)
+        return 2
     except KeyboardInterrupt:
         logger.error("interrupted: the same command goes on after the last finished epoch")
+        logger.error("  %s", options.command)
         return 130
-    save_json(finetuned.facts(arguments), options.output / FACTS_FILE)
+    failed = _write_report(options.output)  # first: nobody may be there any more to read the rest
     print(finetuned.in_words())
-    _write_report(options.output)
-    return 0
+    return 1 if failed else 0
 
 
-def finetune(options: Finetuning, compute: Compute) -> Finetuned:
+def finetune(options: Finetuning, compute: Compute, workers: int) -> Finetuned:
     """Train and test a classifier, or read what an earlier run stored.
 
     Raises:
@@ -72,8 +85,8 @@ def finetune(options: Finetuning, compute: Compute) -> Finetuned:
         WeightsError: the pretrained weights cannot be had, or belong to another network.
         ModelError: backbone, head and image size do not fit, or training diverged.
         CheckpointError: the checkpoint of an interrupted run cannot be read.
+        OutputError: the disk has no room for what is stored.
     """
-    workers = share_cores(compute, options.workers)
     mark_output(options.output)
     folder = _photos_folder(options)
     dataset = load_own_photos(
@@ -135,13 +148,48 @@ def _weights(options: Finetuning, compute: Compute, workers: int) -> Path | None
     return pretrain_embedded_backbone(options.output, data, compute, workers)
 
 
-def _write_report(output: Path) -> None:
+def _workers(options: Finetuning, compute: Compute) -> int:
+    return workers_that_fit(
+        share_cores(compute, options.workers),
+        options.workers,
+        photos=options.recipe.batch_size,
+        image_size=options.recipe.image_size,
+    )
+
+
+def _check_output(output: Path) -> None:
+    """See before anything is computed that it can be written, and say what the report lacks."""
+    check_folder(output / "cells", "--output")
+    for name in (FACTS_FILE, REPORT_FILE):
+        check_file(output / name, "--output")
+    missing = missing_packages(["jinja2", "matplotlib"])
+    if missing:
+        logger.warning(
+            'no report will be written, as %s cannot be imported: pip install "lca-fused'
+            '[experiments]" brings it',
+            " and ".join(missing),
+        )
+
+
+def _write_report(output: Path) -> bool:
+    """Write the report; return whether that failed, which costs nothing of what is computed."""
     try:
-        from experiments.report.html import write_report
+        from experiments.report.html import IncompleteReportError, write_report
     except ImportError as error:
         logger.error("no report: %s; install what it needs and run this command again", error)
-        return
-    print(f"report: {write_report(output)}")
+        return False
+    try:
+        print(f"report: {write_report(output).absolute()}")
+    except IncompleteReportError as error:
+        logger.error("error: %s", error)
+        return True
+    except OSError as error:
+        logger.error("error: no report: %s; the model is stored all the same", error)
+        return True
+    except Exception:
+        logger.exception("error: no report; the model is stored all the same")
+        return True
+    return False
 
 
 if __name__ == "__main__":

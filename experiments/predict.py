@@ -20,8 +20,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TextIO
@@ -31,6 +31,10 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+if not __package__:  # run as a file, from whatever folder: the packages are beside its own
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.console import set_up_console
 from experiments.deploy.inference import MAX_MEGAPIXELS, MEGAPIXEL, PhotoReader, find_photos
 from experiments.deploy.prediction_rows import (
     CsvWriter,
@@ -40,7 +44,9 @@ from experiments.deploy.prediction_rows import (
     RowWriter,
 )
 from experiments.networks.checkpoint import LoadedClassifier, load_classifier
+from experiments.outputs import check_folder
 from experiments.training.device import Compute, Precision, resolve_compute, share_cores
+from experiments.training.shared_memory import workers_that_fit
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +63,13 @@ class OptionsError(ValueError):
 class Pictures(Protocol):
     """Where pictures of explained photos go."""
 
-    def save(self, paths: Sequence[Path], images: Tensor, classes: Sequence[int]) -> None:
-        """Explain n classes of n photos: (n, 3, S, S), normalised, on the model's device."""
+    def save(
+        self, paths: Sequence[Path], images: Tensor, classes: Sequence[int]
+    ) -> dict[Path, str]:
+        """Explain n classes of n photos: (n, 3, S, S), normalised, on the model's device.
+
+        Return the photos without a picture, and why.
+        """
 
 
 @dataclass(frozen=True)
@@ -152,7 +163,7 @@ class Predictor:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predict what `arguments` (default: the command line) ask for; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")  # to standard error
+    set_up_console()
     options = tyro.cli(Options, args=arguments, prog="predict.py")
     try:
         return _predict(options)
@@ -166,13 +177,17 @@ def _predict(options: Options) -> int:
         try:
             classifier = load_classifier(options.checkpoint)
             compute = resolve_compute(options.device, options.precision)
+            photos = find_photos(options.photos)
+            workers = _workers(options, classifier, compute, len(photos))
             pictures = _pictures(classifier, options.explain)
             rows = stack.enter_context(_rows(options, classifier))
         except (ValueError, OSError, ImportError) as error:
             logger.error("error: %s", error)
+            if isinstance(error, OSError):
+                _discard_rows(options)
             return 2
         try:
-            return _predict_all(options, classifier, compute, rows, pictures)
+            return _predict_all(options, classifier, compute, photos, workers, rows, pictures)
         except torch.cuda.OutOfMemoryError as error:
             logger.error("error: %s", error)
             logger.error("the rows written so far are kept; use a smaller --batch-size")
@@ -180,47 +195,65 @@ def _predict(options: Options) -> int:
         except KeyboardInterrupt:
             logger.error("interrupted; the rows written so far are kept")
             return _INTERRUPTED
+        except OSError as error:
+            logger.error("error: the rows cannot be written any more: %s", error)
+            _discard_rows(options)
+            return 2
 
 
 def _predict_all(
     options: Options,
     classifier: LoadedClassifier,
     compute: Compute,
+    photos: Sequence[Path],
+    workers: int,
     rows: RowWriter,
     pictures: Pictures | None,
 ) -> int:
-    photos = find_photos(options.photos)
     predictor = Predictor(classifier, compute, options.top_k)
     max_pixels = round(options.max_megapixels * MEGAPIXEL)
     reader = PhotoReader(photos, classifier.recipe, classifier.normalization, max_pixels)
-    # Starting processes takes longer than a batch of photos.
-    few = len(photos) <= options.batch_size and options.workers is None
-    workers = share_cores(compute, 0 if few else options.workers)
-    failed, start = 0, time.perf_counter()
+    failed, incomplete, start = 0, 0, time.perf_counter()
     with tqdm(total=len(photos), unit="img", desc="predicting") as bar:
         for batch in reader.batches(options.batch_size, workers):
             images = batch.images.to(compute.device, memory_format=torch.channels_last)
             predictions = predictor.predict(batch.readable, images)
             errors = [Prediction(path, error=reason) for path, reason in batch.unreadable.items()]
-            rows.write(_in_order(batch.paths, predictions + errors))
+            unwritten = rows.write(_in_order(batch.paths, predictions + errors))
             failed += _report(predictions + errors)
+            incomplete += _list(unwritten)
             if pictures is not None:
-                _explain(pictures, predictions, images)
+                incomplete += _list(_explain(pictures, predictions, images))
             bar.update(len(batch.paths))
     rate = len(photos) / (time.perf_counter() - start)
     logger.info("%d photos, %d of them without a prediction, %.1f img/s", len(photos), failed, rate)
-    return 1 if failed else 0
+    if incomplete:
+        logger.error("%d rows or pictures are missing, as listed above", incomplete)
+    return 1 if failed or incomplete else 0
 
 
-def _explain(pictures: Pictures, predictions: Sequence[Prediction], images: Tensor) -> None:
-    """Save a picture a photo, of the class that its row names first."""
+def _workers(options: Options, classifier: LoadedClassifier, compute: Compute, photos: int) -> int:
+    # Starting processes takes longer than a batch of photos.
+    few = photos <= options.batch_size and options.workers is None
+    return workers_that_fit(
+        share_cores(compute, 0 if few else options.workers),
+        options.workers,
+        photos=options.batch_size,
+        image_size=classifier.recipe.image_size,
+    )
+
+
+def _explain(
+    pictures: Pictures, predictions: Sequence[Prediction], images: Tensor
+) -> dict[Path, str]:
+    """Save a picture a photo, of the class that its row names first; return what went wrong."""
     named = {
         index: prediction.likeliest
         for index, prediction in enumerate(predictions)
         if prediction.likeliest is not None
     }
     paths = [predictions[index].path for index in named]
-    pictures.save(paths, images[list(named)], list(named.values()))
+    return pictures.save(paths, images[list(named)], list(named.values()))
 
 
 def _in_order(paths: Sequence[Path], predictions: Sequence[Prediction]) -> list[Prediction]:
@@ -230,17 +263,27 @@ def _in_order(paths: Sequence[Path], predictions: Sequence[Prediction]) -> list[
 
 def _report(predictions: Sequence[Prediction]) -> int:
     """Log the photos without a prediction; return how many there are."""
-    failed = [prediction for prediction in predictions if prediction.error is not None]
-    for prediction in failed:
-        tqdm.write(f"{prediction.path}: {prediction.error}", file=sys.stderr)
-    return len(failed)
+    return _list({p.path: p.error for p in predictions if p.error is not None})
+
+
+def _list(problems: Mapping[Path, str]) -> int:
+    """Log what is wrong with which photo; return how many there are."""
+    for path, problem in problems.items():
+        tqdm.write(f"{path}: {problem}", file=sys.stderr)
+    return len(problems)
 
 
 def _pictures(classifier: LoadedClassifier, folder: Path | None) -> Pictures | None:
     if folder is None:
         return None
     # Here, as nothing else needs matplotlib.
-    from experiments.deploy.explanation_images import ExplanationImages
+    try:
+        from experiments.deploy.explanation_images import ExplanationImages
+    except ImportError as error:
+        raise OptionsError(
+            f'--explain draws pictures, which needs matplotlib ({error}): pip install "lca-fused'
+            '[plots]", or leave --explain out'
+        ) from error
 
     return ExplanationImages(classifier, folder)
 
@@ -258,9 +301,10 @@ def _opened(path: Path | None) -> Iterator[TextIO]:
     """Open a new file, or standard output; names of photos may hold any bytes."""
     if path is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace", newline="")
+            sys.stdout.reconfigure(newline="")
         yield sys.stdout
         return
+    check_folder(path.parent, "the folder of --output")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         file = path.open("x", encoding="utf-8", errors="backslashreplace", newline="")
@@ -268,15 +312,25 @@ def _opened(path: Path | None) -> Iterator[TextIO]:
         raise OptionsError(
             f"--output {path} is there already and is not overwritten; remove it or name another"
         ) from error
-    with file:
+    try:
         yield file
+    finally:
+        with suppress(OSError):  # every row is flushed already, or the disk was full then
+            file.close()
+
+
+def _discard_rows(options: Options) -> None:
+    """Keep standard output's disk being full from being found once more as the program ends."""
+    if options.output is None:
+        _discard_standard_output()
 
 
 def _discard_standard_output() -> None:
     """Let the interpreter flush, as it ends, what could not be written."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    with suppress(OSError):  # not a stream of the system
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 if __name__ == "__main__":

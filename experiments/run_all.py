@@ -8,8 +8,8 @@
 Every finished cell is stored and skipped when run again; a run that was killed continues at the
 cell and epoch where it stopped. With several GPUs: torchrun --nproc-per-node N in place of python.
 Exit status: 0 when everything ran that could (the table names what was never given or cannot be
-fetched, data or weights), 1 when something that was given could not be used, 2 when
-the command line itself cannot be used.
+fetched, data or weights), 1 when something that was given could not be used or written, 2 when
+the command line itself cannot be used or its output not be written, 130 when it was interrupted.
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from experiments.study.options import parse_study
+if not __package__:  # run as a file, from whatever folder: the packages are beside its own
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.console import set_up_console
+from experiments.outputs import OutputError
+from experiments.study.options import command, parse_study
 from experiments.study.runner import Runner
 from experiments.training.distributed import led_by_first_process
 
@@ -26,14 +32,23 @@ from experiments.training.distributed import led_by_first_process
 @led_by_first_process
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study that `arguments` (default: the command line) describe."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    set_up_console()
     preset, study = parse_study(sys.argv[1:] if arguments is None else arguments)
     try:
         runner = Runner(study, study.report or study.output / preset)
     except ValueError as error:
         logging.error("error: %s", error)
         return 2
-    print(runner.run())
+    try:
+        table = runner.run()
+    except OutputError as error:
+        logging.error("error: %s; finished cells are kept", error)
+        return 2
+    except KeyboardInterrupt:
+        logging.error("interrupted: the same command goes on where it stopped")
+        logging.error("  %s", command(preset, study))
+        return 130
+    print(table)
     logging.info("written to %s", ", ".join(map(str, runner.written)))
     return 1 if runner.failed else 0
 

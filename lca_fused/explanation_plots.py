@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ try:
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
     from numpy.typing import NDArray
+
+    from lca_fused.plot_text import Drawable, drawable
 except ImportError as error:
     raise ImportError(
         f'pictures need matplotlib ({error}); install it with: pip install "lca-fused[plots]"'
@@ -55,6 +58,7 @@ def draw_heat_map(
 
     Red positions speak for the class, blue ones against it, and those that say little let the
     photo through. The scale is in units of the logit, per position of the map, symmetric around 0.
+    A class name in a script that matplotlib's font lacks is drawn in an installed font that has it.
 
     Args:
         ax: to draw on.
@@ -89,7 +93,8 @@ def draw_heat_map(
         interpolation="bilinear" if smooth else "nearest",
     )
     _frame(ax)
-    ax.set_title(_title(explanation, index, class_name), fontsize="medium", parse_math=False)
+    title = _title(explanation, index, class_name)
+    ax.set_title(title.text, fontfamily=title.families, fontsize="medium", parse_math=False)
     if colour_bar:
         bar = ax.figure.colorbar(ScalarMappable(scale, _DIVERGING), ax=ax, shrink=0.8)
         bar.set_label("added to the logit by a position", fontsize="small")
@@ -140,7 +145,7 @@ def draw_concepts(
 
     # Over all of it: names are often wider than the photo.
     title = _title(explanation, index, class_name, separator=", ")
-    figure.suptitle(title, fontsize="medium", parse_math=False)
+    figure.suptitle(title.text, fontfamily=title.families, fontsize="medium", parse_math=False)
     whole = figure.add_subplot(grid[:, 0])
     whole.imshow(pixels)
     whole.set_anchor("N")
@@ -254,9 +259,12 @@ def _shares(explanation: Explanation, index: int, concepts: RectangleContributio
 
 def _title(
     explanation: Explanation, index: int, class_name: str | None, separator: str = "\n"
-) -> str:
-    name = f"class {int(explanation.target[index])}" if class_name is None else class_name
-    return f"{name}{separator}logit {float(explanation.target_logits[index]):.3g}"
+) -> Drawable:
+    number = f"class {int(explanation.target[index])}"
+    name = drawable(number if class_name is None else class_name)
+    told = name.text if name.complete else f"{number}: {name.text}"
+    text = f"{told}{separator}logit {float(explanation.target_logits[index]):.3g}"
+    return replace(name, text=text)
 
 
 def _pixels(photo: Any, explanation: Explanation) -> NDArray[np.uint8]:

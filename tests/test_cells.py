@@ -1,6 +1,8 @@
 """What a stored result is called, and what it holds."""
 
 import errno
+import os
+import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,11 +35,47 @@ def cell(tmp_path) -> Cell:
     return Cell(dataset, "lca-me", 1, "mobilenet-v2", None, Recipe(), compute)
 
 
-def test_results_stored_by_earlier_versions_keep_their_names(cell):
-    assert cell.path(Path("runs")).name == "lca-me-seed1-e559ac00284b.json"
-    recipe = Recipe(epochs=6, augmentation=SMALL_PHOTOS)
-    small = replace(cell, method="gap", seed=0, recipe=recipe)
-    assert small.path(Path("runs")).name == "gap-seed0-aecd009968f6.json"
+def test_a_photo_is_known_by_its_content_and_not_by_its_date_and_size(cell):
+    name, photo = cell.path(Path()), cell.dataset.test[0].path
+    content, status = photo.read_bytes(), photo.stat()
+
+    def named_again() -> str:
+        return replace(cell).path(Path())
+
+    photo.write_bytes(bytes(len(content) - 1) + b"x")
+    os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert named_again() != name, "other bytes, of the same number and date"
+    photo.write_bytes(content)
+    assert named_again() == name, "the same bytes, written anew"
+
+
+def test_what_photos_are_used_for_is_part_of_the_name(cell):
+    data, photo = cell.dataset, cell.dataset.train[0]
+    for changed in (
+        replace(data, classes=("pear",)),
+        replace(data, train=(replace(photo, label=1),)),
+        replace(data, validation=data.test, test=data.validation),
+        replace(data, train_repeats=5),
+    ):
+        assert replace(cell, dataset=changed).path(Path()) != cell.path(Path())
+
+
+def test_a_cell_keeps_its_name_when_photos_change_while_it_trains(cell):
+    name = cell.path(Path())
+    cell.dataset.train[0].path.unlink()
+    assert cell.path(Path()) == name
+
+
+def test_accents_may_be_composed_or_not(cell):
+    photo = cell.dataset.test[0]
+
+    def named(name: str) -> Cell:
+        path = photo.path.with_name(name)
+        path.write_bytes(b"photo")
+        return replace(cell, dataset=replace(cell.dataset, test=(replace(photo, path=path),)))
+
+    names = {named(unicodedata.normalize(form, "café.png")).path(Path()) for form in ("NFC", "NFD")}
+    assert len(names) == 1
 
 
 def test_what_a_recipe_has_gained_counts_where_it_is_used():

@@ -254,3 +254,11 @@ def test_names_the_extra_where_matplotlib_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r'pip install "lca-fused\[plots\]"'):
         importlib.reload(explanation_plots)
+
+
+def test_a_class_name_that_no_font_can_show_is_told_by_its_number(
+    figure, photo, explanation, monkeypatch
+):
+    monkeypatch.setattr("lca_fused.plot_text._family_with", lambda _character: None)
+    draw_heat_map(ax := figure.subplots(), photo, explanation, 0, class_name="可乐 zero")
+    assert ax.get_title().startswith(f"class {int(explanation.target[0])}: ?? zero\n")

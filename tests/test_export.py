@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from torchvision.transforms import v2
 
 from experiments.data.images import read_image
 from experiments.deploy.export_formats import FORMATS, Format
+from experiments.deploy.export_manifest import describe
 from experiments.deploy.inference import PhotoReader, find_photos
 from experiments.export import Agreement, _check, compare, main
 from experiments.networks.checkpoint import load_classifier
@@ -137,6 +140,13 @@ def test_manifest_describes_the_files(exported):
         assert entry["agreement"]["photos"] == 18
         assert entry["agreement"]["max_logit_difference"] <= 1e-4
         assert entry["agreement"]["other_class"] == 0
+
+
+def test_manifest_of_classes_that_are_no_text_is_read_by_strict_readers(model):
+    loaded = replace(load_classifier(model), classes=("caf\udce9", "lime", "plum"))
+    (first, *_) = describe(loaded, {}, {})["classes"]
+    assert first == "caf\\udce9"
+    first.encode()  # no half of a surrogate pair, which many readers of JSON refuse
 
 
 def test_manifest_preprocessing_makes_the_networks_input(model, exported, tmp_path):
@@ -263,6 +273,40 @@ def test_unusable_checkpoint_is_named(tmp_path, caplog):
     assert main([str(tmp_path / "nowhere.pt"), "--output", str(tmp_path / "out")]) == 2
     assert "nowhere.pt" in caplog.text
     assert not (tmp_path / "out").exists()
+
+
+def test_missing_package_is_named_before_anything_is_computed(model, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setattr("experiments.export.load_classifier", pytest.fail)
+    assert main([str(model), "--output", str(tmp_path / "out")]) == 2
+    assert "onnxscript cannot be imported; pip install" in caplog.text
+
+
+def test_a_format_that_cannot_be_written_is_named(model, tmp_path, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("an operator without a translation")
+
+    broken = replace(FORMATS["onnx"], write=fail)
+    monkeypatch.setitem(FORMATS, "onnx", broken)
+    assert main([str(model), "--output", str(tmp_path / "out")]) == 1
+    assert "model.onnx cannot be written (RuntimeError: an operator" in caplog.messages[-1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_computed(
+    model, tmp_path, monkeypatch, caplog, full
+):
+    monkeypatch.setattr("experiments.export.export", pytest.fail)
+    (tmp_path / "file").touch()
+    if full:
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(
+            "experiments.outputs.shutil.disk_usage", lambda _: usage._replace(free=1)
+        )
+    output = tmp_path / ("out" if full else "file")
+    assert main([str(model), "--output", str(output)]) == 2
+    assert ("0.00 GiB free" if full else "file is a file") in caplog.messages[-1]
 
 
 def test_missing_package_is_named_with_its_remedy(model, tmp_path, monkeypatch, caplog):

@@ -1,8 +1,11 @@
 """Finetuning on one's own photos from end to end, on folders and weights made here."""
 
 import json
+import os
 import shlex
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,9 +77,12 @@ def test_it_leaves_a_model_a_report_and_the_commands_to_go_on_with(photos, optio
     low, high = wilson_interval(right, 12)
     interval = f"95 % interval {100 * low:.1f} to {100 * high:.1f} %"
     assert f"{100 * right / 12:.1f} % of 12 test photos recognised ({interval})" in printed
-    predict, export = (line for line in printed.splitlines() if line.startswith("  python"))
-    assert shlex.split(predict) == ["python", "experiments/predict.py", str(model), "PHOTOS..."]
-    assert shlex.split(export)[:3] == ["python", "experiments/export.py", str(model)]
+    predict, export = (line for line in printed.splitlines() if line.startswith("  "))
+    scripts = Path(__file__).parents[1] / "experiments"
+    python, *words = shlex.split(predict)
+    assert python == sys.executable
+    assert words == [str(scripts / "predict.py"), str(model), "PHOTOS..."]
+    assert shlex.split(export)[1:3] == [str(scripts / "export.py"), str(model)]
     page = (run / "report.html").read_text(encoding="utf-8")
     assert interval in page
     assert "Finetuning on my photos" in page
@@ -280,8 +286,148 @@ def test_without_jinja_the_model_is_there_all_the_same(photos, options, run, cap
     monkeypatch.setitem(sys.modules, "jinja2", None)
     monkeypatch.delitem(sys.modules, "experiments.report.html", raising=False)
     assert main([str(photos), *options]) == 0
-    assert "no report" in caplog.text
+    assert "no report" in caplog.messages[0], "it is said before anything is trained"
+    assert "jinja2" in caplog.messages[0]
     assert list((run / "cells").rglob("*.model.pt"))
+
+
+# Output that cannot be written
+
+
+@pytest.mark.parametrize("in_the_way", ["", "cells"])
+def test_an_output_that_cannot_be_written_is_refused_before_photos_are_read(
+    photos, options, run, caplog, monkeypatch, in_the_way
+):
+    monkeypatch.setattr("experiments.finetune.load_own_photos", pytest.fail)
+    file = run / in_the_way
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    assert main([str(photos), *options]) == 2
+    (line,) = caplog.messages
+    assert line.startswith("error: --output")
+    assert f"{file} is a file" in line
+    assert file.read_bytes() == b""
+
+
+def test_a_report_that_cannot_be_replaced_is_found_before_photos_are_read(
+    photos, options, run, caplog, monkeypatch
+):
+    monkeypatch.setattr("experiments.finetune.load_own_photos", pytest.fail)
+    (run / "report.html").mkdir(parents=True)
+    assert main([str(photos), *options]) == 2
+    assert "report.html is a folder; expected a file" in caplog.text
+
+
+def test_a_disk_without_room_for_checkpoints_is_found_before_training(
+    photos, options, run, caplog, monkeypatch
+):
+    monkeypatch.setattr("experiments.outputs.shutil.disk_usage", lambda _: Usage(free=1_000_000))
+    monkeypatch.setattr(Trainer, "fit", pytest.fail)
+    assert main([str(photos), *options]) == 2
+    assert "0.00 GiB free, and model and checkpoints may take" in caplog.messages[-1]
+
+
+def test_a_disk_that_fills_up_costs_no_finished_epoch(
+    photos, options, run, caplog, monkeypatch, without_report
+):
+    save, saved = torch.save, []
+
+    def fill_up(state, file, **settings):
+        saved.append(state.get("progress", {}).get("epoch"))
+        if len(saved) == 2:
+            file.write(b"half of it")
+            raise RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed")
+        save(state, file, **settings)
+
+    monkeypatch.setattr(torch, "save", fill_up)
+    assert main([str(photos), *options]) == 2
+    assert "file write failed" in caplog.messages[-1]
+    (checkpoint,) = (run / "cells").rglob("*.*")
+    assert checkpoint.name.endswith(".checkpoint.pt")
+    assert main([str(photos), *options]) == 0
+    assert saved == [1, 2, 2, None], "the first epoch is not trained again"
+
+
+def test_shared_memory_that_does_not_hold_the_workers_batches_is_found_before_training(
+    photos, options, caplog, monkeypatch
+):
+    monkeypatch.setattr("experiments.finetune.load_own_photos", pytest.fail)
+    usage = "experiments.training.shared_memory.shutil.disk_usage"
+    monkeypatch.setattr(usage, lambda _: Usage(free=300_000))
+    assert main([str(photos), *options, "--workers", "2"]) == 2
+    (line,) = caplog.messages
+    assert "0.3 MB free, and 2 workers need up to 0.4 MB" in line
+    assert "use --workers 1" in line
+
+
+class Usage:
+    def __init__(self, free):
+        self.free = free
+
+
+def test_a_report_that_fails_costs_neither_model_nor_message(
+    photos, options, run, caplog, capsys, monkeypatch
+):
+    def fail(_folder):
+        raise KeyError("a section")
+
+    monkeypatch.setattr("experiments.report.html.write_report", fail)
+    assert main([str(photos), *options]) == 1
+    assert "no report" in caplog.text
+    assert "model: " in capsys.readouterr().out
+
+
+# Names and places
+
+
+def test_names_that_are_no_text_and_a_console_that_shows_none(photos, options, run, tmp_path):
+    """As old archives and Windows' redirected output have it."""
+    folder = photos.rename(tmp_path / "Фото")
+    name = os.fsencode(folder / "test" / "apple") + b"/caf\xe9.png"
+    try:
+        os.rename(folder / "test" / "apple" / "0.png", name)
+        os.rename(folder / "train" / "lime", os.fsencode(folder / "train") + b"/lim\xe9")
+        os.rename(folder / "test" / "lime", os.fsencode(folder / "test") + b"/lim\xe9")
+    except OSError:
+        pytest.skip("this file system takes text alone")
+    command = [sys.executable, "-m", "experiments.finetune", str(folder), *options]
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"model: " in done.stdout
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "lim\\udce9" in page
+    assert "No photos are shown" not in page
+    assert "No predictions are explained" not in page
+    (model,) = (run / "cells").rglob("*.model.pt")
+    assert "lim\udce9" in load_classifier(model).classes
+
+
+def test_printed_commands_work_in_any_folder(
+    photos, options, tmp_path, monkeypatch, capsys, without_report
+):
+    monkeypatch.chdir(photos.parent)
+    place = options.index("--weights")
+    relative = [*options[2:place], "--weights", "weights.pt", *options[place + 2 :]]
+    arguments = [photos.name, "--output", "the runs", *relative, "--recipe.epochs", "1"]
+    assert main(arguments) == 0
+    predict = capsys.readouterr().out.splitlines()[-2]
+    facts = json.loads(Path("the runs", "finetune.json").read_text())
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    _, script, *words = shlex.split(facts["command"])
+    assert Path(script).samefile(Path(__file__).parents[1] / "experiments" / "finetune.py")
+    again, first = parse_finetuning(words), parse_finetuning(arguments)
+    assert again.recipe == first.recipe
+    assert again.photos == photos
+    assert again.weights == photos.parent / "weights.pt"
+    assert again.output == photos.parent / "the runs"
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    command = predict.replace("PHOTOS...", shlex.quote(str(photos / "test")))
+    done = subprocess.run(command, shell=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.count(b"\n") == 13
 
 
 # The command line

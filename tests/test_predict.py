@@ -351,7 +351,12 @@ def test_name_that_is_no_text_is_written_all_the_same(model, tmp_path):
     except OSError:
         pytest.skip("this file system takes text alone")
     predict(model, photo, "--output", tmp_path / "rows.csv")
-    assert rows(tmp_path / "rows.csv")[0]["class_1"]
+    (row,) = rows(tmp_path / "rows.csv")
+    assert row["class_1"]
+    lines = tmp_path / "rows.jsonl"
+    predict(model, photo, "--format", "jsonl", "--output", lines)
+    # Half of a surrogate pair is refused by many readers of JSON.
+    assert json.loads(lines.read_text())["file"] == row["file"] == f"{tmp_path}/\\udcff.png"
 
 
 def test_earlier_output_is_not_overwritten(model, photos, tmp_path, caplog):
@@ -514,6 +519,155 @@ def test_explain_writes_a_picture_a_photo(model, photos, tmp_path):
         assert len(picture.convert("RGB").getcolors(10**6)) > 1000
 
 
+def test_a_photo_that_cannot_be_explained_or_drawn_does_not_end_the_others(
+    model, photos, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("matplotlib")
+    from experiments.deploy import explanation_images
+
+    explain, draw = explanation_images.explain, explanation_images.draw
+
+    def fail_for_one(network, images, target):
+        if 1 in [int(image.mean() * 1e4) == marked for image in images]:
+            raise ValueError("its parts do not add up")
+        return explain(network, images, target)
+
+    def fail_to_draw(explanation, photo, index, classes):
+        if photo.sum() == spoilt:
+            raise RuntimeError("no glyph")
+        return draw(explanation, photo, index, classes)
+
+    loaded = load_classifier(model)
+    paths = find_photos([photos])
+    reader = PhotoReader(paths, loaded.recipe, loaded.normalization, 10**8)
+    images = torch.stack([image for _, image in reader])
+    marked = int(images[0].mean() * 1e4)
+    spoilt = explanation_images.as_photos(images, loaded.normalization)[1].sum()
+    monkeypatch.setattr(explanation_images, "explain", fail_for_one)
+    monkeypatch.setattr(explanation_images, "draw", fail_to_draw)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    written(pictures / f"{paths[0].name}.png", b"of an earlier run")
+    arguments = ["--output", tmp_path / "rows.csv", "--explain", pictures]
+    predict(model, *paths, *arguments, status=1)
+    said = capsys.readouterr().err
+    assert f"{paths[0]}: cannot be explained (ValueError: its parts do not add up)" in said
+    assert f"{paths[1]}: its picture" in said
+    assert "no glyph" in said
+    assert len(list(pictures.iterdir())) == len(paths) - 2
+    assert not any(row["error"] for row in rows(tmp_path / "rows.csv"))
+
+
+def test_a_row_that_cannot_be_written_does_not_end_the_others(
+    model, photos, tmp_path, monkeypatch, capsys
+):
+    (first, *others), write = find_photos([photos]), CsvWriter._write
+
+    def refuse_the_first(writer, prediction):
+        if prediction.path == first:
+            raise UnicodeEncodeError("cp1252", "name", 0, 1, "no such character")
+        write(writer, prediction)
+
+    monkeypatch.setattr(CsvWriter, "_write", refuse_the_first)
+    predict(model, photos, "--output", tmp_path / "rows.csv", status=1)
+    assert [row["file"] for row in rows(tmp_path / "rows.csv")] == list(map(str, others))
+    assert f"{first}: its row cannot be written" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_it_in_one_line(model, photos, tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(CsvWriter, "_write", full)
+    predict(model, photos, "--output", tmp_path / "rows.csv", status=2)
+    (line,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert "No space left on device" in line
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
+def test_standard_output_on_a_full_disk_ends_it_in_one_line(model, photos):
+    command = [sys.executable, "experiments/predict.py", str(model), str(photos), *FAST]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert "error: [Errno 28] No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_rows_that_outgrow_the_disk_end_it_in_one_line_and_the_others_are_kept(
+    model, photos, tmp_path
+):
+    resource = pytest.importorskip("resource")
+    output = tmp_path / "rows.csv"
+    command = [sys.executable, "experiments/predict.py", str(model), str(photos), *FAST]
+    done = subprocess.run(
+        [*command, "--output", str(output), "--batch-size", "1"],
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert "error: the rows cannot be written any more: [Errno 27] File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(rows(output)) >= 2
+
+
+def test_whatever_is_wrong_with_a_photo_it_is_a_row(model, photos, tmp_path, monkeypatch):
+    from experiments.deploy import inference
+
+    image_size = inference.image_size
+
+    def fail_for_plums(path):
+        if path.parent.name == "plum":
+            raise SystemError("tile cannot extend outside image")
+        return image_size(path)
+
+    monkeypatch.setattr(inference, "image_size", fail_for_plums)
+    predict(model, photos, "--output", tmp_path / "rows.csv", status=1)
+    for row in rows(tmp_path / "rows.csv"):
+        assert ("tile cannot extend" in row["error"]) is (Path(row["file"]).parent.name == "plum")
+
+
+@pytest.mark.parametrize("option", ["--output", "--explain"])
+def test_a_place_that_cannot_be_written_to_is_refused_before_predicting(
+    model, photos, tmp_path, monkeypatch, caplog, option
+):
+    written(tmp_path / "file", b"in the way")
+    monkeypatch.setattr(Predictor, "predict", lambda *_: pytest.fail("it predicts"))
+    predict(model, photos, option, tmp_path / "file" / "here", status=2)
+    (line,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert f"{tmp_path / 'file'} is a file" in line
+
+
+def test_explain_without_matplotlib_is_refused_before_predicting(
+    model, photos, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setitem(sys.modules, "experiments.deploy.explanation_images", None)
+    monkeypatch.setattr(Predictor, "predict", lambda *_: pytest.fail("it predicts"))
+    predict(model, photos, "--explain", tmp_path / "pictures", status=2)
+    assert 'pip install "lca-fused[plots]"' in caplog.text
+
+
+def test_workers_that_the_shared_memory_does_not_hold_are_refused_before_predicting(
+    model, photos, tmp_path, monkeypatch, caplog
+):
+    from experiments.training import shared_memory
+
+    monkeypatch.setattr(shared_memory, "_FOLDER", tmp_path)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda _: usage)
+    output = tmp_path / "rows.csv"
+    fast = [*FAST[:-1], "2"]
+    assert main([str(model), str(photos), "--output", str(output), *fast]) == 2
+    assert "2 workers need up to" in caplog.text
+    assert not output.exists()
+
+
 def test_explain_shows_the_class_it_is_given(model, photos, tmp_path, monkeypatch):
     """In 16 bits near ties may fall another way than `explain` would decide them."""
     pytest.importorskip("matplotlib")
@@ -546,6 +700,7 @@ def test_explained_are_the_classes_of_the_rows(model, photos, tmp_path, monkeypa
     def noting(_, paths, images, classes):
         assert len(paths) == len(images)
         explained.update(zip(map(str, paths), classes, strict=True))
+        return {}
 
     monkeypatch.setattr(ExplanationImages, "save", noting)
     output = tmp_path / "rows.csv"

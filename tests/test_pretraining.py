@@ -40,3 +40,10 @@ def test_another_recipe_is_another_file(pretrain, monkeypatch):
     recipe = dataclasses.replace(pretraining.PRETRAINING, head_lr=0.01)
     monkeypatch.setattr(pretraining, "PRETRAINING", recipe)
     assert pretrain() != path
+
+
+def test_other_photos_make_another_file(pretrain, tmp_path):
+    path = pretrain()
+    photo = tmp_path / "photos" / "train" / "apple" / "0.png"
+    photo.write_bytes((tmp_path / "photos" / "train" / "lime" / "0.png").read_bytes())
+    assert pretrain() != path

@@ -3,18 +3,24 @@
 import base64
 import json
 import math
+import os
 import re
 import shlex
 import shutil
+import sys
+import unicodedata
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from pathlib import Path
 
 import matplotlib
 import pytest
 from scipy import stats
 
+from experiments.checksum import content_digests
 from experiments.data.embedded import SCENARIOS
 from experiments.data.folder import load_folder
+from experiments.report import explanations, html
 from experiments.report.__main__ import main
 from experiments.report.confusion import class_scores, confused_pairs, confusion_matrix
 from experiments.report.explanations import NoExplanationError, explain_photos
@@ -288,6 +294,46 @@ def test_other_photos_than_were_tested_are_not_shown_as_if_they_were(study, phot
         find_photos(run.rows[0].cells[0], run, photos)
 
 
+def test_photos_that_were_changed_since_are_not_shown_as_if_they_had_been_tested(tmp_path, photos):
+    labels = labels_of_folder()
+    dataset = load_folder(photos)
+    contents = content_digests(sample.path for sample in dataset.test)
+    write_cell(tmp_path / "run", result(labels, labels, settings("gap"), contents=contents))
+    run = read_run(tmp_path / "run")
+    find_photos(run.rows[0].cells[0], run, photos)
+    changed = dataset.test[0].path
+    status = changed.stat()
+    changed.write_bytes(changed.read_bytes()[:-1] + b"x")
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(PhotosNotFoundError, match="1 of the 12 test photos were changed since"):
+        find_photos(run.rows[0].cells[0], run, photos)
+
+
+def test_results_of_photos_that_were_changed_since_are_left_out_and_named(tmp_path, study):
+    run = read_run(study)
+    assert len(run.rows) == 3
+    old = run.rows[0].cells[0].path
+    stored = json.loads(old.read_text())
+    stored["settings"]["photos"] = "of before"
+    old.write_text(json.dumps(stored))
+    table = {"entries": [], "photos_used": {"folder/photos": "0123456789abcdef"}}
+    (study / "folder.json").write_text(json.dumps(table))
+    (problem,) = read_run(study).problems
+    assert str(old) in problem
+    assert [len(row.cells) for row in read_run(study).rows] == [1, 1, 2]
+
+
+def test_photos_are_found_again_whether_accents_are_composed_or_not(tmp_path, photos):
+    labels = labels_of_folder()
+    images = [f"test/{CLASSES[label]}/{k}.png" for label in range(3) for k in range(4)]
+    images[0] = unicodedata.normalize("NFC", "test/apple/é.png")
+    stored = photos / unicodedata.normalize("NFD", images[0])
+    (photos / "test" / "apple" / "0.png").rename(stored)
+    write_cell(tmp_path / "run", result(labels, labels, settings("gap"), images=images))
+    run = read_run(tmp_path / "run")
+    assert find_photos(run.rows[0].cells[0], run, photos).test[0].samefile(stored)
+
+
 @pytest.fixture
 def generated(tmp_path, monkeypatch):
     """A run on generated photos of another size than the default, and its one SIFT cell."""
@@ -347,6 +393,55 @@ def test_right_and_wrong_predictions_are_explained(study, photos):
     assert wrong.predicted in wrong.pictures[0].alt
     assert wrong.label in wrong.pictures[1].alt
     assert wrong.pictures[0].uri.startswith("data:image/webp;base64,")
+
+
+def test_a_photo_that_cannot_be_explained_is_named_and_the_others_are_shown(
+    study, photos, monkeypatch, caplog
+):
+    draw, drawn = explanations.draw_concepts, []
+
+    def fail_once(*arguments, **options):
+        drawn.append(arguments)
+        if len(drawn) == 1:
+            raise RuntimeError("no such glyph")
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr(explanations, "draw_concepts", fail_once)
+    assert main([str(study), "--data-root", str(photos)]) == 1
+    assert "no such glyph" in caplog.messages[-1]
+    page = (study / "report.html").read_text(encoding="utf-8")
+    assert "It cannot be explained:" in page
+    assert page.count('<figure class="explained">') == len(drawn)
+    assert len(drawn) > 2
+
+
+def test_a_data_set_that_cannot_be_shown_does_not_end_the_others(
+    two_folders, tmp_path, monkeypatch, caplog
+):
+    details = html._details
+
+    def fail_for_one(run, dataset, data_root):
+        if dataset == run.datasets[0]:
+            raise PermissionError(13, "Permission denied")
+        return details(run, dataset, data_root)
+
+    monkeypatch.setattr(html, "_details", fail_for_one)
+    run = tmp_path / "run"
+    assert main([str(run)]) == 1
+    assert "Permission denied" in caplog.messages[-1]
+    page = words((run / "report.html").read_text(encoding="utf-8"))
+    assert "Permission denied" in page
+    assert "Most confused pairs" in page
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_it_is_made(
+    study, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(html, "read_run", pytest.fail)
+    (tmp_path / "file").touch()
+    assert main([str(study), "--output", str(tmp_path / "file" / "page.html")]) == 2
+    (line,) = caplog.messages
+    assert "file is a file" in line
 
 
 def test_a_head_that_is_not_lca_and_a_model_that_is_gone_are_said_to_be(study, photos):
@@ -495,7 +590,8 @@ def test_commands_parse_back_to_the_settings_they_were_made_of(tmp_path):
         write_cell(tmp_path / "run", stored)
     (command,) = commands(read_run(tmp_path / "run"))
     python, script, *arguments = shlex.split(command)
-    assert (python, script) == ("python", "experiments/run_all.py")
+    assert python == sys.executable
+    assert Path(script).samefile(Path(__file__).parents[1] / "experiments" / "run_all.py")
     _, study = parse_study(arguments)
     assert study.datasets == ("grocery-store/one-shot",)
     assert study.methods == ("gap", "lca")

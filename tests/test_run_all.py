@@ -2,22 +2,25 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
 from experiments.data.catalog import DataOptions
+from experiments.data.folder import load_folder
 from experiments.networks import weights
 from experiments.networks.backbones import BACKBONES, Backbone, small_resnet
 from experiments.networks.heads import HEADS
 from experiments.run_all import main
-from experiments.study import cells
+from experiments.study import cells, runner
 from experiments.study.digests import backbone_file
 from experiments.study.options import PRESETS, parse_study
 from experiments.study.paper import PAPER_DATASETS, PAPER_ROWS
@@ -190,6 +193,95 @@ def test_data_root_of_one_data_set_does_not_stop_the_others(arguments, tmp_path)
     assert len(folder["accuracies"]) == 2
 
 
+def test_whatever_one_row_or_data_set_fails_with_the_others_are_run(
+    arguments, tmp_path, monkeypatch, caplog
+):
+    load, train = runner.load_dataset, cells._finetune
+
+    def load_but_one(name, options):
+        if name == "grocery-store/one-shot":
+            raise PermissionError(13, "Permission denied", "photos")
+        return load(name, options)
+
+    def train_but_one(cell, *rest):
+        if cell.method == "gap":
+            raise RuntimeError("a driver's bug")
+        return train(cell, *rest)
+
+    monkeypatch.setattr(runner, "load_dataset", load_but_one)
+    monkeypatch.setattr(cells, "_finetune", train_but_one)
+    datasets = ["--datasets", "grocery-store/one-shot", "folder"]
+    methods = ["--methods", "gap", "lca", "--seeds", "0"]
+    assert main([*arguments, *datasets, *methods]) == 1
+    assert "gap on folder: a driver's bug" in caplog.text
+    assert "lca on grocery-store/one-shot: [Errno 13] Permission denied" in caplog.text
+    table = json.loads((tmp_path / "runs" / "folder.json").read_text())
+    done = [(e["method"], e["dataset"]) for e in table["entries"] if e["accuracies"]]
+    assert done == [("lca", "folder")]
+
+
+def test_pictures_and_tables_that_cannot_be_written_cost_no_result(
+    arguments, tmp_path, monkeypatch, caplog, capsys
+):
+    def fail(*_args, **_options):
+        raise PermissionError(13, "the file is open in another program")
+
+    for name in ("save_contact_sheet", "save_ladder", "save_text"):
+        monkeypatch.setattr(runner, name, fail)
+    assert main([*arguments, "--methods", "gap", "--seeds", "0"]) == 1
+    assert "folder-ladder.png cannot be drawn" in caplog.text
+    assert "folder.png cannot be drawn" in caplog.text
+    assert "the table cannot be written" in caplog.text
+    assert "global average pooling" in capsys.readouterr().out
+    assert list((tmp_path / "runs" / "cells").rglob("gap-seed0-*.json"))
+
+
+@pytest.mark.parametrize("in_the_way", ["runs", "runs/cells", "runs/folder.md/x", "report"])
+def test_an_output_that_cannot_be_written_is_refused_at_once(
+    arguments, tmp_path, monkeypatch, caplog, in_the_way
+):
+    monkeypatch.setattr(runner, "load_dataset", pytest.fail)
+    file = tmp_path / in_the_way
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    report = ["--report", str(file / "table")] if in_the_way == "report" else []
+    assert main([*arguments, *report]) == 2
+    (line,) = caplog.messages
+    assert "is a f" in line
+
+
+def test_a_full_disk_ends_the_study_with_what_is_finished(arguments, tmp_path, monkeypatch, caplog):
+    assert main([*arguments, "--methods", "gap", "--seeds", "0"]) == 0
+    full = SimpleNamespace(free=1)
+    monkeypatch.setattr("experiments.outputs.shutil.disk_usage", lambda _: full)
+    assert main([*arguments, "--methods", "gap", "lca", "--seeds", "0"]) == 2
+    assert "0.00 GiB free" in caplog.messages[-1]
+    assert "finished cells are kept" in caplog.messages[-1]
+
+
+def test_interrupted_it_names_a_command_that_goes_on_in_any_folder(
+    arguments, tmp_path, monkeypatch, caplog
+):
+    def interrupt(*_arguments):
+        raise KeyboardInterrupt
+
+    place = arguments.index("--data-root")
+    relative = [*arguments[: place + 1], "photos", *arguments[place + 2 :], "--seeds", "3"]
+    monkeypatch.setattr(cells, "_finetune", interrupt)
+    monkeypatch.chdir(tmp_path)
+    assert main([*relative, "--methods", "lca"]) == 130
+    monkeypatch.chdir("/")
+    _, script, *words = shlex.split(caplog.messages[-1])
+    assert Path(script).name == "run_all.py"
+    assert Path(script).is_absolute()
+    preset, study = parse_study(words)
+    assert (preset, study.methods, study.seeds) == ("folder", ("lca",), (3,))
+    assert study.data_root == tmp_path / "photos"
+    assert study.output == tmp_path / "runs"
+    assert study.recipe == parse_study(arguments)[1].recipe
+    assert study.weights == parse_study(arguments)[1].weights
+
+
 def test_truncated_photo_is_named_and_can_be_skipped(arguments, tmp_path, caplog):
     photo = tmp_path / "photos" / "train" / "lime" / "3.png"
     photo.write_bytes(photo.read_bytes()[:200])
@@ -343,7 +435,10 @@ def test_stored_cells_are_found_by_the_backbone_that_was_pretrained_for_them(
     without_weights, tmp_path, monkeypatch
 ):
     runs = tmp_path / "runs"
-    pretrained = backbone_file(runs, pretraining.PRETRAINING, torch.float32)
+    photos = load_folder(write_photos(tmp_path / "pretraining"))
+    monkeypatch.setattr(pretraining, "load_scenario", lambda *_, **__: photos)
+    monkeypatch.setattr(pretraining, "is_rendered", lambda *_, **__: True)
+    pretrained = backbone_file(runs, photos, pretraining.PRETRAINING, torch.float32)
     runs.mkdir()
     write_weights(pretrained)
     options = DataOptions(root=None, cache=runs / "embedded", image_size=32)

@@ -350,6 +350,15 @@ def test_every_file_of_the_same_weights_gives_the_same_keypoints(weights, tmp_pa
         np.testing.assert_array_equal(found.descriptors, expected.descriptors)
 
 
+def test_wrapped_weights_are_those_in_it(weights):
+    plain = random_state("Magic Leap")
+    wrapped = {"model_state_dict": {f"module.{key}": value for key, value in plain.items()}}
+    found = [
+        SuperPointDetector(weights(state=state)).detect(product(0)) for state in (plain, wrapped)
+    ]
+    np.testing.assert_array_equal(found[0].descriptors, found[1].descriptors)
+
+
 def test_weights_in_the_hubs_cache_are_taken_from_there(weights, tmp_path, monkeypatch):
     constants = importlib.import_module("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -395,7 +404,7 @@ def without(state: dict[str, Tensor], *keys: str) -> dict[str, Tensor]:
             r"of another shape: conv1a\.weight \(64, 3, 3, 3\) instead of \(64, 1, 3, 3\)",
         ),
         (lambda _: {"features.0.weight": torch.zeros(1)}, r"features\.0\.weight.*conv1a\.weight"),
-        (lambda s: {"model": s}, "not a state dict"),
+        (lambda s: {"model": [s]}, "model are no tensors"),
         (lambda _: [1, 2], "state dict"),
         (lambda _: {}, "none"),
     ],

@@ -9,7 +9,6 @@ line cannot be used.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Annotated
 
 import tyro
 
+from experiments.console import set_up_console
 from experiments.data.catalog import SOURCES
 from experiments.data.dataset import DataError
 from experiments.data.source import Source
@@ -67,7 +67,7 @@ def download(source: tyro.conf.Positional[str], data_root: DataRoot = None) -> i
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (default: the command line) give."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    set_up_console()
     try:
         return tyro.extras.subcommand_cli_from_dict(
             {"check": check, "download": download},

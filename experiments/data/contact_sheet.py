@@ -13,6 +13,7 @@ from torchvision.utils import make_grid
 
 from experiments.data.own_output import PICTURE_METADATA
 from experiments.data.torch_dataset import PhotoDataset
+from experiments.storage import write_atomically
 
 _GAP = 2  # px, between photos
 
@@ -48,12 +49,12 @@ def save_contact_sheet(
     chosen = _spread(len(dataset.samples), rows)
     draws = _draws(dataset, chosen, columns)
     pixels = draws * _per_channel(std) + _per_channel(mean)
-    path.parent.mkdir(parents=True, exist_ok=True)
     sheet = make_grid(pixels.clamp(0, 1), nrow=columns, padding=_GAP, pad_value=1.0)
     text = PngInfo()
     for name, value in PICTURE_METADATA.items():
         text.add_text(name, value)
-    to_pil_image(sheet.mul(255).round().to(torch.uint8)).save(path, pnginfo=text)
+    picture = to_pil_image(sheet.mul(255).round().to(torch.uint8))
+    write_atomically(path, lambda file: picture.save(file, format="png", pnginfo=text))
 
 
 def _spread(count: int, most: int) -> list[int]:

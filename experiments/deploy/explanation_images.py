@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,16 +12,18 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.data.own_output import PICTURE_METADATA
+from experiments.file_names import FileNames
 from experiments.networks.backbones import Normalization
 from experiments.networks.checkpoint import LoadedClassifier
 from experiments.networks.heads import HEADS
+from experiments.outputs import check_folder
+from experiments.storage import write_atomically
 from experiments.study.methods import METHODS
 from lca_fused import LCA, Explanation, explain
 from lca_fused.explanation_plots import draw_concepts, draw_heat_map
 
 _SIZE = (13.0, 4.0)  # inches
 _DPI = 100
-_LONGEST_NAME = 230  # bytes; file systems take 255, with "-1000.png" and what encryption adds
 
 
 class ExplanationError(ValueError):
@@ -38,6 +39,7 @@ class ExplanationImages:
 
     Raises:
         ExplanationError: the classifier's head is not LCA.
+        OutputError: the folder cannot be made or written to.
     """
 
     def __init__(self, classifier: LoadedClassifier, folder: Path) -> None:
@@ -50,45 +52,66 @@ class ExplanationImages:
             )
         self.classifier = classifier
         self.folder = folder
-        self._taken: set[str] = set()
+        self._names = FileNames()
+        check_folder(folder, "--explain")
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, paths: Sequence[Path], images: Tensor, classes: Sequence[int]) -> None:
+    def save(
+        self, paths: Sequence[Path], images: Tensor, classes: Sequence[int]
+    ) -> dict[Path, str]:
         """Explain a class of each photo.
 
         Args:
             paths: of n photos; their names become those of the pictures.
             images: (n, 3, S, S), normalised, on the model's device.
             classes: index of the class to explain, n of them.
+
+        Returns:
+            Photos without a picture, and why; the others have theirs.
         """
         if not paths:
-            return
+            return {}
+        files = [self.folder / self._names.take(path.name, ".png") for path in paths]
+        try:
+            explanation = self._explain(images, classes)
+        except Exception:  # of one photo, or of so many at once
+            each = zip(files, images.split(1), classes, strict=True)
+            problems = [self._save_alone(file, image, index) for file, image, index in each]
+        else:
+            photos = as_photos(images, self.classifier.normalization)
+            problems = [
+                self._draw(explanation, photos[index], index, file)
+                for index, file in enumerate(files)
+            ]
+        return {
+            path: problem
+            for path, problem in zip(paths, problems, strict=True)
+            if problem is not None
+        }
+
+    def _explain(self, images: Tensor, classes: Sequence[int]) -> Explanation:
         target = torch.tensor(classes, device=images.device)
-        explanation = explain(self.classifier.model, images, target)
-        photos = as_photos(images, self.classifier.normalization)
-        for index, path in enumerate(paths):
-            figure = draw(explanation, photos[index], index, self.classifier.classes)
-            figure.savefig(self.folder / self._name(path), dpi=_DPI, metadata=PICTURE_METADATA)
+        return explain(self.classifier.model, images, target)
 
-    def _name(self, path: Path) -> str:
-        """Return a name that no photo of this run had: folders may hold photos of equal names."""
-        stem = _shortened(path.name)
-        name, count = f"{stem}.png", 1
-        while name.lower() in self._taken:
-            count += 1
-            name = f"{stem}-{count}.png"
-        self._taken.add(name.lower())
-        return name
+    def _save_alone(self, file: Path, image: Tensor, index: int) -> str | None:
+        try:
+            explanation = self._explain(image, [index])
+        except Exception as error:  # whatever it is, the other photos have their pictures
+            file.unlink(missing_ok=True)
+            return f"cannot be explained ({type(error).__name__}: {error})"
+        (photo,) = as_photos(image, self.classifier.normalization)
+        return self._draw(explanation, photo, 0, file)
 
-
-def _shortened(name: str) -> str:
-    """Return a name that leaves room for a suffix: its start and a hash where it is too long."""
-    encoded = os.fsencode(name)
-    if len(encoded) <= _LONGEST_NAME:
-        return name
-    digest = hashlib.sha256(encoded).hexdigest()[:16]
-    start = encoded[: _LONGEST_NAME - len(digest) - 1].decode("utf-8", "ignore")
-    return f"{start}-{digest}"
+    def _draw(self, explanation: Explanation, photo: Tensor, index: int, path: Path) -> str | None:
+        """Draw a picture; return why it cannot be, or None."""
+        try:
+            figure = draw(explanation, photo, index, self.classifier.classes)
+            save = partial(figure.savefig, format="png", dpi=_DPI, metadata=PICTURE_METADATA)
+            write_atomically(path, save)
+        except Exception as error:  # see above
+            path.unlink(missing_ok=True)  # an earlier picture is not this prediction's
+            return f"its picture {path} cannot be drawn ({type(error).__name__}: {error})"
+        return None
 
 
 def draw(explanation: Explanation, photo: Tensor, index: int, classes: Sequence[str]) -> Figure:

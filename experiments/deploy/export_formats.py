@@ -24,11 +24,13 @@ class Format:
         file: its name in the folder of an export.
         write: to a path.
         read: what `write` wrote, as something that classifies.
+        packages: that both need, beside torch.
     """
 
     file: str
     write: Callable[[LoadedClassifier, Path], None]
     read: Callable[[LoadedClassifier, Path], Classify]
+    packages: tuple[str, ...] = ()
 
 
 def _write_onnx(classifier: LoadedClassifier, path: Path) -> None:
@@ -86,8 +88,10 @@ def _read_safetensors(classifier: LoadedClassifier, path: Path) -> Classify:
 
 
 FORMATS = {
-    "onnx": Format("model.onnx", _write_onnx, _read_onnx),
+    "onnx": Format("model.onnx", _write_onnx, _read_onnx, ("onnx", "onnxruntime", "onnxscript")),
     "torch-export": Format("model.pt2", _write_torch_export, _read_torch_export),
-    "safetensors": Format("model.safetensors", _write_safetensors, _read_safetensors),
+    "safetensors": Format(
+        "model.safetensors", _write_safetensors, _read_safetensors, ("safetensors",)
+    ),
 }
 """Formats by the name `--formats` takes."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.checksum import sha256
+from experiments.console import printable
 from experiments.data.augment import resized_side
 from experiments.deploy.inference import stored_side
 from experiments.networks.checkpoint import LoadedClassifier
@@ -37,7 +38,7 @@ def describe(
         agreements: by format, how close each is to the model.
     """
     return {
-        "classes": list(classifier.classes),
+        "classes": list(map(printable, classifier.classes)),
         "input": {
             "name": "images",
             "dtype": "float32",
@@ -46,7 +47,10 @@ def describe(
         },
         "output": {"name": "logits", "shape": ["batch", len(classifier.classes)]},
         "preprocessing": preprocessing(classifier),
-        "model": dict(classifier.settings),
+        "model": {
+            name: printable(value) if isinstance(value, str) else value
+            for name, value in classifier.settings.items()
+        },
         "files": {
             name: {
                 "file": path.name,

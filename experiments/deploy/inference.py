@@ -92,15 +92,17 @@ class PhotoReader(Dataset[tuple[Path, Tensor | str]]):
     def __getitem__(self, index: int) -> tuple[Path, Tensor | str]:
         """Return a photo's path and its tensor (3, S, S), or what is wrong with it."""
         path = self.paths[index]
-        if os.path.isdir(path):
-            return path, _folder_problem(path)
         try:
+            if os.path.isdir(path):
+                return path, _folder_problem(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 self._check_size(path)
                 image, _ = self._photos[index]
         except ImageError as error:
             return path, error.reason
+        except Exception as error:  # one photo, whatever is wrong with it, does not end the others
+            return path, f"cannot be read ({type(error).__name__}: {error})"
         return path, image
 
     def batches(self, batch_size: int, workers: int) -> Iterator[Batch]:

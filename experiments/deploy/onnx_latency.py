@@ -22,6 +22,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from tqdm import trange
 
+from experiments.console import set_up_console
 from experiments.deploy.onnx_export import OnnxClassifier, export_onnx
 from experiments.networks.backbones import BACKBONES
 from experiments.networks.heads import HEADS
@@ -73,6 +74,7 @@ class Projection(nn.Module):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table that `arguments` (default: the command line) ask for."""
+    set_up_console()
     options = tyro.cli(Options, args=arguments, prog="onnx_latency")
     with tempfile.TemporaryDirectory() as folder:
         networks = export_networks(options, Path(folder))

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from experiments.console import printable
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -42,15 +44,27 @@ class RowWriter(ABC):
     def __init__(self, file: TextIO) -> None:
         self.file = file
 
-    def write(self, predictions: Sequence[Prediction]) -> None:
+    def write(self, predictions: Sequence[Prediction]) -> dict[Path, str]:
         """Add a row a prediction.
+
+        Returns:
+            Photos whose row cannot be written, and why not; the others have theirs.
 
         Raises:
             NoReaderError: the file is a pipe that nobody reads any more.
+            OSError: nothing can be written to the file any more.
         """
         with _flushed(self.file):
-            for prediction in predictions:
-                self._write(prediction)
+            problems = {prediction.path: self._try(prediction) for prediction in predictions}
+        return {path: problem for path, problem in problems.items() if problem is not None}
+
+    def _try(self, prediction: Prediction) -> str | None:
+        """Write a row; return why it cannot be, or None."""
+        try:
+            self._write(prediction)
+        except (ValueError, csv.Error) as error:
+            return f"its row cannot be written ({error})"
+        return None
 
     @abstractmethod
     def _write(self, prediction: Prediction) -> None: ...
@@ -87,12 +101,12 @@ class JsonLinesWriter(RowWriter):
     """An object a line: file, and predictions (class and probability) or error."""
 
     def _write(self, prediction: Prediction) -> None:
-        row: dict[str, object] = {"file": str(prediction.path)}
+        row: dict[str, object] = {"file": printable(prediction.path)}
         if prediction.error is not None:
             row["error"] = prediction.error
         else:
             row["predictions"] = [
-                {"class": name, "probability": round(p, 6)} for name, p in prediction.top
+                {"class": printable(name), "probability": round(p, 6)} for name, p in prediction.top
             ]
         self.file.write(json.dumps(row) + "\n")
 

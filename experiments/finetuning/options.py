@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from experiments.command_lines import changed_options, command_line
 from experiments.networks.backbones import BACKBONES
 from experiments.study.methods import METHODS
 from experiments.study.options import PRESETS
@@ -87,6 +88,15 @@ class Finetuning:
         if self.balance == "auto":
             return self.recipe.balanced or imbalance > _UNEVEN
         return self.balance == "on"
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for the same, from any folder."""
+        default = EMBEDDED if self.embedded else Finetuning()
+        first: list[str | Path] = ["--embedded"] if self.photos is None else [self.photos]
+        rest = replace(self, photos=default.photos, embedded=default.embedded)
+        given = changed_options(replace(rest, output=default.output), default)
+        return command_line("finetune.py", *first, "--output", self.output, *given)
 
 
 EMBEDDED = Finetuning(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import platform
-import shlex
-import subprocess
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.command_lines import command_line
 from experiments.finetuning.options import Finetuning
 from experiments.finetuning.photos import PhotoCounts
 from experiments.study.cells import Cell
@@ -41,7 +38,7 @@ class Finetuned:
     @property
     def model(self) -> Path:
         """The trained classifier's file."""
-        return self.cell.path(self.options.output).with_suffix(".model.pt")
+        return self.cell.path(self.options.output.absolute()).with_suffix(".model.pt")
 
     @property
     def right(self) -> int:
@@ -63,10 +60,9 @@ class Finetuned:
     @property
     def next_commands(self) -> list[str]:
         """The command lines to go on with."""
-        model, exported = str(self.model), str(self.options.output / "export")
         return [
-            _joined(["python", "experiments/predict.py", model]) + " PHOTOS...",
-            _joined(["python", "experiments/export.py", model, "--output", exported]),
+            command_line("predict.py", self.model) + " PHOTOS...",
+            command_line("export.py", self.model, "--output", self.options.output / "export"),
         ]
 
     def in_words(self) -> str:
@@ -82,21 +78,18 @@ class Finetuned:
         ]
         return "\n".join(lines)
 
-    def facts(self, arguments: Sequence[str]) -> dict[str, Any]:
-        """Return what the report says about this run beyond its stored result, as plain values.
-
-        Args:
-            arguments: of the command line.
-        """
+    def facts(self) -> dict[str, Any]:
+        """Return what the report says about this run beyond its stored result, as plain values."""
         fewest, most = self.counts.range_of_train
         balanced = self.cell.recipe.balanced
         return {
-            "command": _joined(["python", "experiments/finetune.py", *arguments]),
+            "command": self.options.command,
             "photos": str(self.photos.resolve()),
             "validation_fraction": self.options.validation_fraction,
             "test_fraction": self.options.test_fraction,
             "split_seed": self.options.split_seed,
             "dataset": self.cell.dataset.name,
+            "photos_used": {self.cell.dataset.name: self.cell.settings["photos"]},
             "model": str(self.model),
             "next_commands": self.next_commands,
             "accuracy_percent": self.accuracy_percent,
@@ -111,8 +104,3 @@ class Finetuned:
             "notes": list(self.notes),
             "versions": {"platform": platform.platform()},
         }
-
-
-def _joined(words: Sequence[str]) -> str:
-    """Return a command line as this system's shell reads it."""
-    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)

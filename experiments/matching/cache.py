@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.checksum import content_digests
 from experiments.matching.keypoints import Detector, Keypoints
 from experiments.storage import write_atomically
 
-_FORMAT = 1
+_FORMAT = 2
 _PHOTOS_A_FILE = 32  # what an aborted run detects again is at most that many
 
 
@@ -76,8 +76,8 @@ class KeypointCache:
 def cache_key(detector: Detector, image_side: int, paths: Sequence[Path]) -> str:
     """Hash everything the keypoints of `paths` depend on.
 
-    That is the detector's name and parameters, the side the photos are resized to, and for each
-    photo its absolute path, modification time and size. How a file is decoded is not part of it.
+    That is the detector's name and parameters, the side the photos are resized to, and the content
+    of each photo, wherever it is. How a file is decoded is not part of it.
 
     Returns:
         64 hexadecimal digits.
@@ -85,11 +85,8 @@ def cache_key(detector: Detector, image_side: int, paths: Sequence[Path]) -> str
     Raises:
         FileNotFoundError: one of `paths` does not exist.
     """
-    files = [
-        (os.path.abspath(path), (status := os.stat(path)).st_mtime_ns, status.st_size)
-        for path in paths
-    ]
-    made_of = [_FORMAT, detector.name, dict(detector.params), image_side, files]
+    contents = content_digests(paths)
+    made_of = [_FORMAT, detector.name, dict(detector.params), image_side, contents]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 

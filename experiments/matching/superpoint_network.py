@@ -76,6 +76,14 @@ LAYOUTS = {
 """The files that are accepted: superpoint_v1.pth, superpoint_v6_from_tf.pth, a transformers one."""
 
 
+_NAMES = [
+    f"{layer}.{tensor}"
+    for layout in LAYOUTS.values()
+    for layer in layout.layers
+    for tensor in (("conv.weight", "conv.bias") if layout.retrained else ("weight", "bias"))
+]
+
+
 def load_network(file: Path, *, threshold: float, nms_radius: int) -> nn.Module:
     """Build transformers' SuperPoint with the weights in `file`, ready for inference.
 
@@ -94,7 +102,7 @@ def load_network(file: Path, *, threshold: float, nms_radius: int) -> nn.Module:
             SuperPoint; the keys that do not fit are named.
     """
     transformers = import_transformers()
-    state = read_state(file)
+    state = read_state(file, _NAMES)
     layout = _recognise(state, file)
     config = transformers.SuperPointConfig(
         keypoint_threshold=threshold, nms_radius=nms_radius, max_keypoints=-1

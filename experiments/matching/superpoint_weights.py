@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,17 @@ def fingerprint(file: Path) -> str:
     return sha256(file)[:16]
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
+def read_state(file: Path, expected: Collection[str]) -> dict[str, Tensor]:
     """Return the state dict in `file`, written by torch.save or as safetensors; runs no code of it.
+
+    Args:
+        file: of the weights.
+        expected: names that its tensors may have.
 
     Raises:
         WeightsError: the file cannot be read, or holds something else.
     """
-    state = _read_safetensors(file) if file.suffix == ".safetensors" else read_weights(file)
-    if not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{file} is not a state dict of tensors; {HOW_TO_GIVE_WEIGHTS}")
+    state = read_weights(file, expected)
     return {key: value for key, value in state.items() if not key.endswith(_COUNTER)}
 
 
@@ -96,11 +99,3 @@ def _fetch(hub_id: str) -> Path:
         f"there is no file or folder {hub_id}, and {_HUB_FILE} of {hub_id} could not be fetched "
         f"from the Hugging Face hub ({_unfetched[hub_id]}); {HOW_TO_GIVE_WEIGHTS}"
     )
-
-
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    safetensors = importlib.import_module("safetensors.torch")  # comes with transformers
-    try:
-        return safetensors.load_file(file)
-    except Exception as error:  # it has its own types for damaged bytes
-        raise WeightsError(f"{file} cannot be read as safetensors ({error})") from error

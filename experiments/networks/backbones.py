@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
@@ -113,7 +114,8 @@ def load_feature_map(name: str, weights: Path | None) -> nn.Module:
 
     Args:
         name: key of `BACKBONES`.
-        weights: file of a state dict; None takes them from torch's cache or their server.
+        weights: file of a state dict, or of what trainers put around one; None takes them from
+            torch's cache or their server. The layers after the map need not fit.
 
     Returns:
         Images (N, 3, S, S) -> map (N, C, H, W).
@@ -126,18 +128,60 @@ def load_feature_map(name: str, weights: Path | None) -> nn.Module:
     if name not in BACKBONES:
         raise WeightsError(f"backbone is {name!r}; expected one of {sorted(BACKBONES)}")
     backbone = BACKBONES[name]
-    state = _state_dict(name, backbone, weights)
     network = backbone.build()
-    load_strictly(network, state, name, source=str(weights or backbone.weights_url))
+    state = _state_dict(name, backbone, weights, list(network.state_dict()))
+    # attach_lca knows where the map of each family of networks ends.
+    features = attach_lca(network, num_classes=0).backbone
+    classifier = _outside(features, network)
+    _refuse_another(name, state, network, classifier, weights)
+    source = str(weights or backbone.weights_url)
+    load_strictly(network, state, name, source, unused=classifier)
     if backbone.licence:
         _log_licence(name, backbone.licence)
-    # attach_lca knows where the map of each family of networks ends.
-    return attach_lca(network, num_classes=0).backbone
+    return features
 
 
-def _state_dict(name: str, backbone: Backbone, weights: Path | None) -> dict[str, Tensor]:
+def _outside(features: nn.Module, network: nn.Module) -> list[str]:
+    """Return the names of the network's tensors that its feature map does not depend on."""
+    inside = {id(tensor) for tensor in (*features.parameters(), *features.buffers())}
+    named = (*network.named_parameters(), *network.named_buffers())
+    return [key for key, tensor in named if id(tensor) not in inside]
+
+
+def _refuse_another(
+    name: str,
+    state: Mapping[str, Tensor],
+    network: nn.Module,
+    classifier: Collection[str],
+    weights: Path | None,
+) -> None:
+    """Refuse weights whose classifier says that they are another backbone's of the same layers.
+
+    That one's input may be scaled in another way, which no error would tell of.
+    """
+    shapes = {key: state[key].shape for key in classifier if key in state}
+    own = network.state_dict()
+    if all(shape == own[key].shape for key, shape in shapes.items()):
+        return
+    for other, backbone in BACKBONES.items():
+        if backbone.normalization == BACKBONES[name].normalization:
+            continue
+        with torch.device("meta"):
+            theirs = backbone.build().state_dict()
+        if theirs.keys() == own.keys() and all(
+            shape == theirs[key].shape for key, shape in shapes.items()
+        ):
+            raise WeightsError(
+                f"{weights} does not hold weights of {name}: its classifier is that of {other}; "
+                f"give --backbone {other}"
+            )
+
+
+def _state_dict(
+    name: str, backbone: Backbone, weights: Path | None, expected: Collection[str]
+) -> dict[str, Tensor]:
     if weights is not None:
-        return read_weights(weights)
+        return read_weights(weights, expected)
     if backbone.weights_url is None:
         raise WeightsNotGivenError(f"{name} needs --weights FILE: {backbone.hint}")
     return fetch_weights(name, backbone.weights_url)

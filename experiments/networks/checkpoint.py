@@ -14,6 +14,7 @@ from experiments.data.augment import Augmentation
 from experiments.networks.backbones import BACKBONES, Normalization
 from experiments.networks.model import ModelError, ProductClassifier
 from experiments.networks.weights import WeightsError, load_strictly
+from experiments.networks.wrapped import unwrap
 from experiments.storage import CheckpointError, load_checkpoint
 from experiments.study.methods import METHODS
 from experiments.training.recipe import Recipe
@@ -59,7 +60,7 @@ def load_classifier(path: str | Path) -> LoadedClassifier:
     classes = _classes(stored["classes"], path)
     recipe = _recipe(settings, path)
     model = _untrained(settings, recipe, len(classes), path)
-    state = {_plain_key(key): value for key, value in stored["model"].items()}
+    state = unwrap(stored["model"], list(model.state_dict()), str(path))
     _load(model, state, settings["backbone"], path)
     return LoadedClassifier(
         model=model.eval(),
@@ -151,14 +152,6 @@ def _untrained(
             return ProductClassifier(features, head, num_classes, recipe.image_size)
         except ModelError as error:
             raise CheckpointError(f"{path} describes no usable network: {error}") from error
-
-
-def _plain_key(key: str) -> str:
-    """Return a parameter's name without what torch.compile and data parallel put into it."""
-    key = key.replace("_orig_mod.", "")
-    while key.startswith("module."):
-        key = key.removeprefix("module.")
-    return key
 
 
 def _load(model: ProductClassifier, state: dict[str, Any], backbone: str, path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from functools import lru_cache
 from http.client import HTTPException
@@ -16,8 +18,11 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-from experiments.checksum import sha256
+from experiments.checksum import content_digest, sha256
+from experiments.networks.wrapped import unwrap
 from experiments.storage import CheckpointError, load_checkpoint
+
+logger = logging.getLogger(__name__)
 
 # Without an answer for this long a server counts as unreachable.
 _TIMEOUT_SECONDS = 10.0
@@ -35,15 +40,21 @@ class WeightsNotGivenError(WeightsError):
     """The weights are the user's to give, and were not; or they could not be fetched."""
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
+def read_weights(file: Path, expected: Collection[str]) -> dict[str, Tensor]:
     """Read a state dict that was given as a file; runs no code from it.
+
+    Args:
+        file: written by torch.save, a state dict or what trainers put around one (see `unwrap`),
+            or as safetensors.
+        expected: names of the network's tensors.
 
     Raises:
         WeightsError: there is no such file, or it is no state dict.
     """
     _check_exists(file)
     try:
-        state = load_checkpoint(file)
+        safetensors = file.suffix == ".safetensors"
+        state = _read_safetensors(file) if safetensors else load_checkpoint(file)
     except CheckpointError as error:
         raise WeightsError(str(error)) from error
     if not isinstance(state, dict):
@@ -51,7 +62,27 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             f"{file} holds a {type(state).__name__}; expected a state dict, as "
             "torch.save(network.state_dict(), FILE) writes it"
         )
+    state = unwrap(state, expected, str(file))
+    no_tensors = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if no_tensors:
+        raise WeightsError(
+            f"{file} does not hold weights: {', '.join(map(str, no_tensors[:5]))} are no tensors; "
+            "expected a state dict, or a dictionary with one in it"
+        )
     return state
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        safetensors = importlib.import_module("safetensors.torch")
+    except ImportError as error:
+        raise WeightsError(
+            f"{file} needs the package safetensors ({error}): pip install safetensors"
+        ) from error
+    try:
+        return safetensors.load_file(file)
+    except Exception as error:  # it has its own types for damaged bytes
+        raise WeightsError(f"{file} cannot be read as safetensors ({error})") from error
 
 
 def fetch_weights(name: str, url: str) -> dict[str, Tensor]:
@@ -94,7 +125,13 @@ def fingerprint(weights: Path | None) -> str:
     return _sha256_once(weights)[:16]
 
 
-def load_strictly(model: nn.Module, state: dict[str, Tensor], name: str, source: str) -> None:
+def load_strictly(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    name: str,
+    source: str,
+    unused: Collection[str] = (),
+) -> None:
     """Load `state` into `model`; every parameter must be there, in its shape, and no other.
 
     BatchNorm's `num_batches_tracked` may be missing: older files have none, and nothing here
@@ -105,6 +142,8 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], name: str, source:
         state: its state dict.
         name: of the network, for the message.
         source: of the state dict, for the message.
+        unused: parameters that nothing depends on, as those of a classifier that is replaced: they
+            may be missing or of another shape, which is logged.
 
     Raises:
         WeightsError: the keys that do not fit are named.
@@ -112,6 +151,7 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], name: str, source:
     expected = model.state_dict()
     counters = {key: expected[key] for key in expected if key.endswith("num_batches_tracked")}
     state = counters | state
+    state |= {key: expected[key] for key in _log_unused(state, expected, unused, source)}
     problems = {
         "missing": [key for key in expected if key not in state],
         "unexpected": [key for key in state if key not in expected],
@@ -132,6 +172,27 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], name: str, source:
             "give the file that belongs to the backbone, or another --backbone"
         )
     model.load_state_dict(state)
+
+
+def _log_unused(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    unused: Collection[str],
+    source: str,
+) -> list[str]:
+    """Return which of the parameters that nothing depends on do not fit."""
+    other = {
+        key: f"{key} {tuple(state[key].shape) if key in state else 'is missing'}"
+        for key in unused
+        if key not in state or state[key].shape != expected[key].shape
+    }
+    if other:
+        logger.info(
+            "%s: %s; not needed, as a new classifier takes its place",
+            source,
+            ", ".join(f"{told} for {tuple(expected[key].shape)}" for key, told in other.items()),
+        )
+    return list(other)
 
 
 def _check_exists(weights: Path) -> None:
@@ -158,12 +219,11 @@ def _digits_in_name(file: Path) -> str | None:
 
 def _sha256_once(file: Path) -> str:
     """Return a file's sha256, read once as long as the file is not changed."""
-    status = file.stat()
-    return _digest(file, status.st_mtime_ns, status.st_size)
+    return _sha256_of(file, content_digest(file))
 
 
 @lru_cache(maxsize=64)
-def _digest(path: Path, _modified: int, _size: int) -> str:
+def _sha256_of(path: Path, _content: str) -> str:
     return sha256(path)
 
 

@@ -16,8 +16,10 @@ from typing import Annotated
 
 import tyro
 
-from experiments.report.html import write_report
-from experiments.report.stored import RunError
+from experiments.console import set_up_console
+from experiments.outputs import OutputError, check_file
+from experiments.report.html import IncompleteReportError, write_report
+from experiments.report.stored import REPORT_FILE, RunError
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,11 @@ class Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report that `arguments` (default: the command line) ask for."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    """Write the report that `arguments` (default: the command line) ask for.
+
+    Return the exit status: 0, 1 where a part of it could not be made, 2 where nothing could.
+    """
+    set_up_console()
     options = tyro.cli(
         Options,
         args=None if arguments is None else list(arguments),
@@ -43,11 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     root = options.data_root or os.environ.get("LCA_DATA_ROOT")
     try:
+        check_file(options.output or options.run_dir / REPORT_FILE, "--output")
         path = write_report(options.run_dir, Path(root) if root else None, options.output)
-    except RunError as error:
+    except (RunError, OutputError, OSError) as error:
         logging.error("error: %s", error)
         return 2
-    print(path)
+    except IncompleteReportError as error:
+        logging.error("error: %s", error)
+        return 1
+    print(path.absolute())
     return 0
 
 

@@ -50,36 +50,42 @@ class ExplainedPhoto:
         predicted: name of the class it was taken for.
         right: whether they are the same.
         pictures: heat maps, and the top local concepts.
+        problem: why there are no pictures, or "".
     """
 
     label: str
     predicted: str
     right: bool
     pictures: tuple[Picture, ...]
+    problem: str = ""
 
 
 def explain_photos(cell: StoredCell, photos: CellPhotos, each: int) -> list[ExplainedPhoto]:
     """Explain up to `each` wrong and as many right predictions of a cell's stored model.
 
     The wrong ones are of the pairs of classes that are confused most, the right ones of classes
-    spread over all that there are.
+    spread over all that there are. One that cannot be explained says why, and the others are.
 
     Raises:
         NoExplanationError: the head is not LCA, or the model's file is gone or cannot be used.
     """
     loaded = _load_model(cell)
     chosen = [*_wrong(cell, each), *_right(cell, each)]
-    explained = []
+    explained: list[ExplainedPhoto] = []
     for position in chosen:
         try:
             images = _network_input(loaded, photos.test[position])
         except DataError:  # the photo was damaged or removed after it was tested
             continue
         label, predicted = cell.labels[position], cell.predicted[position]
+        pictures: tuple[Picture, ...] = ()
+        problem = ""
         try:
-            explained.append(_explained(loaded, images, photos.classes, label, predicted))
-        except ValueError as error:
-            raise NoExplanationError(f"{photos.test[position]}: {error}") from error
+            pictures = _pictures(loaded, images, photos.classes, label, predicted)
+        except Exception as error:  # whatever it is, the other photos are shown
+            problem = f"{photos.test[position]}: {type(error).__name__}: {error}"
+        names = photos.classes[label], photos.classes[predicted]
+        explained.append(ExplainedPhoto(*names, label == predicted, pictures, problem))
     return explained
 
 
@@ -136,16 +142,16 @@ def _network_input(loaded: LoadedClassifier, path: Path) -> Tensor:
     return image[None]
 
 
-def _explained(
+def _pictures(
     loaded: LoadedClassifier, images: Tensor, names: Sequence[str], label: int, predicted: int
-) -> ExplainedPhoto:
+) -> tuple[Picture, ...]:
     pixels = as_photos(images, loaded.normalization)[0]
     taken_for = explain(loaded.model, images, predicted)
     pictures = [_heat_map(pixels, taken_for, names[predicted])]
     if label != predicted:
         pictures.append(_heat_map(pixels, explain(loaded.model, images, label), names[label]))
     pictures.append(_concepts(pixels, taken_for, names[predicted]))
-    return ExplainedPhoto(names[label], names[predicted], label == predicted, tuple(pictures))
+    return tuple(pictures)
 
 
 def _heat_map(pixels: Tensor, explanation: Explanation, name: str) -> Picture:

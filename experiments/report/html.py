@@ -6,11 +6,12 @@ import datetime
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from experiments.command_lines import flatten
 from experiments.report.confusion import (
     ClassScore,
     Matrix,
@@ -23,7 +24,7 @@ from experiments.report.pairs import PairSide, side_by_side
 from experiments.report.photos import CellPhotos, PhotosNotFoundError, find_photos
 from experiments.report.reproduce import commands, weights_notes
 from experiments.report.results import DatasetResults, results
-from experiments.report.stored import Row, StoredCell, StoredRun, flatten, read_run
+from experiments.report.stored import REPORT_FILE, Row, StoredCell, StoredRun, read_run
 from experiments.storage import save_text
 from experiments.study.methods import METHODS
 
@@ -105,6 +106,10 @@ class _Cost:
         )
 
 
+class IncompleteReportError(RuntimeError):
+    """The report is written, without what the message lists."""
+
+
 def write_report(folder: Path, data_root: Path | None = None, output: Path | None = None) -> Path:
     """Write the report of a finished run: one HTML file that needs nothing beside it.
 
@@ -119,14 +124,32 @@ def write_report(folder: Path, data_root: Path | None = None, output: Path | Non
 
     Raises:
         RunError: there is neither a finished cell nor a study's table in `folder`.
+        IncompleteReportError: the file is there, but a part of it could not be made.
     """
-    path = output or folder / "report.html"
-    save_text(render(read_run(folder), data_root), path)
+    path = output or folder / REPORT_FILE
+    page, problems = _page(read_run(folder), data_root)
+    save_text(page, path)
+    if problems:
+        raise IncompleteReportError(f"{path.absolute()} lacks {'; '.join(problems)}")
     return path
 
 
 def render(run: StoredRun, data_root: Path | None = None) -> str:
     """Return the report's HTML."""
+    return _page(run, data_root)[0]
+
+
+def _page(run: StoredRun, data_root: Path | None) -> tuple[str, list[str]]:
+    """Return the report's HTML, and what could not be made for it."""
+    details, problems = [], []
+    for dataset in run.datasets:
+        part = _details_or_problem(run, dataset, data_root)
+        if isinstance(part, Details):
+            details.append(part)
+            problems += [photo.problem for photo in part.explained if photo.problem]
+        else:
+            problems.append(part)
+            run = replace(run, problems=(*run.problems, part))
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -136,20 +159,21 @@ def render(run: StoredRun, data_root: Path | None = None) -> str:
     )
     environment.filters |= {"percent": _percent, "duration": _duration, "flatten": flatten}
     tables = results(run)
-    return environment.get_template("report.html.jinja").render(
+    page = environment.get_template("report.html.jinja").render(
         run=run,
         title=_title(run),
         runs=sum(len(row.cells) for row in run.rows),
         date=datetime.date.today().isoformat(),
         results=tables,
         ladders={table.dataset: _ladder(table) for table in tables if table.rows},
-        details=[_details(run, dataset, data_root) for dataset in run.datasets],
+        details=details,
         costs=[_Cost.of(row) for row in run.rows],
-        commands=commands(run),
+        commands=commands(run, data_root),
         weights_notes=weights_notes(run),
         versions=_versions(run),
         worst_classes=_WORST_CLASSES,
     )
+    return page, problems
 
 
 def _title(run: StoredRun) -> str:
@@ -160,6 +184,14 @@ def _title(run: StoredRun) -> str:
 
 def _ladder(table: DatasetResults) -> Chart:
     return ladder_chart(table.rows, [table.paper_percent(row) for row in table.rows])
+
+
+def _details_or_problem(run: StoredRun, dataset: str, data_root: Path | None) -> Details | str:
+    try:
+        return _details(run, dataset, data_root)
+    except Exception as error:  # of one data set: the others are shown
+        logger.debug("details of %s", dataset, exc_info=True)
+        return f"the details of {dataset}: {type(error).__name__}: {error}"
 
 
 def _details(run: StoredRun, dataset: str, data_root: Path | None) -> Details:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from experiments.checksum import content_digests
 from experiments.data.catalog import CATALOG, DataOptions
 from experiments.data.dataset import DataError, ProductDataset, Sample
 from experiments.data.embedded import SCENARIOS
@@ -111,33 +113,66 @@ def _test(cell: StoredCell, dataset: ProductDataset) -> tuple[Path, ...]:
             f"the {len(dataset.test)} test photos found are not the {len(cell.labels)} that were "
             "tested: photos were added, moved or removed since"
         )
-    return tuple(sample.path for sample in samples)
+    paths = tuple(sample.path for sample in samples)
+    _check_contents(cell, paths)
+    return paths
+
+
+def _check_contents(cell: StoredCell, paths: Sequence[Path]) -> None:
+    if cell.contents is None:
+        return
+    try:
+        found = content_digests(paths)
+    except OSError as error:
+        raise PhotosNotFoundError(f"a test photo cannot be read: {error}") from error
+    changed = [
+        path
+        for path, content, tested in zip(paths, found, cell.contents, strict=True)
+        if content != tested
+    ]
+    if changed:
+        raise PhotosNotFoundError(
+            f"{len(changed)} of the {len(paths)} test photos were changed since they were tested, "
+            f"{changed[0]} for one; run the same command again to test them as they are"
+        )
 
 
 def _named(images: Sequence[str], samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Return the sample that each path below the data set's folder names."""
+    """Return the sample that each path below the data set's folder names.
+
+    Accents may be composed in one and decomposed in the other, as between Linux and macOS.
+    """
     found = []
     by_end: dict[int, dict[tuple[str, ...], Sample]] = {}
     for image in images:
         parts = Path(image).parts
-        ends = by_end.setdefault(
-            len(parts), {sample.path.parts[-len(parts) :]: sample for sample in samples}
-        )
-        if parts not in ends:
+        ends = by_end.setdefault(len(parts), _by_end(samples, len(parts)))
+        sample = ends.get(parts) or ends.get(_composed(parts))
+        if sample is None:
             raise PhotosNotFoundError(f"the test photo {image} is not among those found")
-        found.append(ends[parts])
+        found.append(sample)
     return tuple(found)
 
 
+def _by_end(samples: Sequence[Sample], length: int) -> dict[tuple[str, ...], Sample]:
+    """Return samples by the last parts of their paths, as they are and with composed accents."""
+    exact = {sample.path.parts[-length:]: sample for sample in samples}
+    return {_composed(parts): sample for parts, sample in exact.items()} | exact
+
+
+def _composed(parts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(unicodedata.normalize("NFC", part) for part in parts)
+
+
 def thumbnail(path: Path) -> str | None:
-    """Return a small copy of a photo as a data URI; None if it cannot be read."""
+    """Return a small copy of a photo as a data URI; None if it cannot be made."""
+    file = io.BytesIO()
     try:
         image = read_image(path)
-    except ImageError:
+        image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+        image.save(file, "WEBP", quality=WEBP_QUALITY)
+    except (ImageError, OSError, KeyError):  # of Pillow, where it was built without WebP
         return None
-    image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=WEBP_QUALITY)
     return webp_uri(file.getvalue())
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from experiments.report.stored import Row, StoredRun, flatten
+from experiments.command_lines import command_line, flatten, option
+from experiments.report.stored import Row, StoredRun
 from experiments.study.options import PRESETS
 
 _PRESET = "folder"  # its defaults are those of `Recipe`; everything else is spelled out
 _BACKBONE_SETTINGS = ("backbone", "weights", "recipe", "precision")
 
 
-def commands(run: StoredRun) -> list[str]:
-    """Return the command lines, one for each backbone and recipe there is."""
+def commands(run: StoredRun, data_root: Path | None = None) -> list[str]:
+    """Return the command lines, one for each backbone and recipe there is.
+
+    Args:
+        run: that they make.
+        data_root: folder of the photos; DIR stands for it where it is not known.
+    """
     if run.facts is not None:
         return [run.facts["command"]]
     groups: dict[str, list[Row]] = {}
@@ -24,7 +30,7 @@ def commands(run: StoredRun) -> list[str]:
         settings = row.cells[0].settings
         shared = {name: settings.get(name) for name in _BACKBONE_SETTINGS}
         groups.setdefault(json.dumps(shared, sort_keys=True), []).append(row)
-    return [_command(rows) for rows in groups.values()]
+    return [_command(rows, data_root) for rows in groups.values()]
 
 
 def weights_notes(run: StoredRun) -> list[str]:
@@ -41,13 +47,13 @@ def weights_notes(run: StoredRun) -> list[str]:
     ]
 
 
-def _command(rows: Iterable[Row]) -> str:
+def _command(rows: Iterable[Row], data_root: Path | None) -> str:
     rows = list(rows)
     settings = rows[0].cells[0].settings
     datasets = _in_order(_catalog_name(row.dataset) for row in rows)
-    words = ["python", "experiments/run_all.py", _PRESET, "--datasets", *datasets]
+    words: list[str | Path] = [_PRESET, "--datasets", *datasets]
     if not all(name.startswith("embedded/") for name in datasets):
-        words += ["--data-root", "DIR"]
+        words += ["--data-root", data_root or "DIR"]
     words += ["--methods", *_in_order(row.method for row in rows)]
     seeds = _in_order(cell.seed for row in rows for cell in row.cells if cell.seed is not None)
     if seeds:
@@ -57,7 +63,7 @@ def _command(rows: Iterable[Row]) -> str:
         words += ["--weights", "FILE"] if _has_file(settings) else []
         words += ["--precision", settings["precision"]]
         words += _recipe_options(settings["recipe"])
-    return shlex.join(words)
+    return command_line("run_all.py", *words)
 
 
 def _has_file(settings: Mapping[str, Any]) -> bool:
@@ -73,17 +79,8 @@ def _catalog_name(dataset: str) -> str:
 def _recipe_options(recipe: Mapping[str, Any]) -> list[str]:
     """Return the options that make the preset's recipe this one."""
     default = json.loads(json.dumps(flatten(asdict(PRESETS[_PRESET][1].recipe))))
-    words = []
-    for name, value in flatten(recipe).items():
-        if default.get(name) == value:
-            continue
-        *path, last = name.replace("_", "-").split(".")
-        if isinstance(value, bool):
-            words.append("--" + ".".join(["recipe", *path, last if value else f"no-{last}"]))
-            continue
-        words.append("--" + ".".join(["recipe", *path, last]))
-        words += [str(part) for part in (value if isinstance(value, list) else [value])]
-    return words
+    changed = {name: value for name, value in flatten(recipe).items() if default.get(name) != value}
+    return [word for name, value in changed.items() for word in option(f"recipe.{name}", value)]
 
 
 def _in_order(values: Iterable[Any]) -> list[Any]:

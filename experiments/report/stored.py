@@ -10,9 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from experiments.command_lines import flatten
 from experiments.study.methods import METHODS
 from experiments.table.significance import student_half_width, wilson_interval
 from experiments.training.recipe import Recipe
+
+REPORT_FILE = "report.html"
+"""Where the report goes, unless it is told another place."""
 
 FACTS_FILE = "finetune.json"
 """Where finetune.py stores what the report says about a run on one's own photos."""
@@ -84,6 +88,12 @@ class StoredCell:
         """Paths of the test photos below the data set's folder; None where not stored."""
         images = self.result.get("images")
         return tuple(images) if images else None
+
+    @property
+    def contents(self) -> tuple[str, ...] | None:
+        """The `content_digest` of every test photo; None where not stored."""
+        contents = self.result.get("contents")
+        return tuple(contents) if contents else None
 
     @property
     def history(self) -> Sequence[Mapping[str, float]]:
@@ -231,7 +241,32 @@ def read_run(folder: Path) -> StoredRun:
             f"{folder} has no finished cell and no table ({found}); expected the --output of "
             "run_all.py or finetune.py, with a run in it that has come to an end"
         )
+    cells, outdated = _of_current_photos(cells, tables, facts)
+    problems += outdated
     return StoredRun(folder, _rows(cells), tuple(tables), facts, tuple(problems))
+
+
+def _of_current_photos(
+    cells: Sequence[StoredCell],
+    tables: Iterable[Mapping[str, Any]],
+    facts: Mapping[str, Any] | None,
+) -> tuple[list[StoredCell], list[str]]:
+    """Leave out results of photos that were changed since, and say so.
+
+    The photos that count are those of the last finetuning and of the last study of each preset.
+    """
+    current: dict[str, set[str]] = {}
+    for said in [*tables, *([facts] if facts else [])]:
+        for dataset, digest in said.get("photos_used", {}).items():
+            current.setdefault(dataset, set()).add(digest)
+    kept, problems = [], []
+    for cell in cells:
+        digest = cell.settings.get("photos")
+        if digest in current.get(cell.dataset, {digest}):
+            kept.append(cell)
+        else:
+            problems.append(f"{cell.path} is of photos that were changed or split anew since.")
+    return kept, problems
 
 
 def _read_cells(paths: Iterable[Path]) -> tuple[list[StoredCell], list[str]]:
@@ -295,15 +330,4 @@ def _full(settings: Mapping[str, Any]) -> dict[str, Any]:
     flat = flatten(settings)
     if "recipe" in settings:
         flat = json.loads(json.dumps(flatten({"recipe": asdict(Recipe())}))) | flat
-    return flat
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as one level: {"recipe": {"epochs": 3}} -> {"recipe.epochs": 3}."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
     return flat

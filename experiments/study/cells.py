@@ -9,10 +9,10 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ import torch
 import torchvision
 
 from benchmarks.machine import device_name
+from experiments.checksum import content_digests
 from experiments.data.dataset import ProductDataset
 from experiments.matching import Detector, discard_scores, evaluate_matching
 from experiments.matching.detectors import make_detector
 from experiments.networks.backbones import load_feature_map
 from experiments.networks.model import ModelError, ProductClassifier
 from experiments.networks.weights import fingerprint
+from experiments.outputs import check_folder, check_space
 from experiments.storage import CheckpointError, save_checkpoint, save_json
 from experiments.study.digests import dataset_digest, recipe_identity
 from experiments.study.methods import METHODS
@@ -74,8 +76,14 @@ class Cell:
             raise ValueError(f"{self.method} matches no keypoints")
         return _detector(name, self.weights, self.compute.device)
 
-    def settings(self) -> dict[str, Any]:
-        """Return everything the result depends on, as plain values."""
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """Everything the result depends on, as plain values; photos as they are when first asked.
+
+        Raises:
+            WeightsError: a weights file is missing.
+            OSError: a photo cannot be read.
+        """
         common = {"dataset": self.dataset.name, "photos": dataset_digest(self.dataset)}
         if self.head is None:
             return common | {"method": self.method, "detector": dict(self.detector().params)}
@@ -90,7 +98,7 @@ class Cell:
 
     def path(self, output: Path) -> Path:
         """Return the file its result is stored in, under `output`."""
-        settings = self.settings()
+        settings = dict(self.settings)
         if self.head is not None:
             settings["recipe"] = recipe_identity(self.recipe)
         text = json.dumps(settings, sort_keys=True)
@@ -107,30 +115,31 @@ def run_cell(
     A cell that was interrupted goes on after its last finished epoch.
 
     Returns:
-        Plain values: accuracy (0..1), labels, top5 and file names of the test photos, names of the
-        classes, the settings, seconds, the device's name and versions, and for trained methods the
-        best epoch, the history, the training photos a second (of the median epoch) and the peak
-        memory of a step, of each process, in bytes. Results stored by earlier versions lack some.
+        Plain values: accuracy (0..1), labels, top5, file names and digests of the content of the
+        test photos, names of the classes, the settings, seconds, the device's name and versions,
+        and for trained methods the best epoch, the history, the training photos a second (of the
+        median epoch) and the peak memory of a step, of each process, in bytes. Results stored by
+        earlier versions lack some.
 
     Raises:
         ModelError: the network cannot be built or trained, or the GPU's memory does not hold it.
+        OutputError: the results cannot be written, or the disk has no room for them.
     """
     path = cell.path(output)
     if path.exists():
         return _stored(path)
+    for folder in (path.parent, _keypoints(output)):
+        check_folder(folder, "the folder of results")
     checkpoint = path.with_suffix(".checkpoint.pt")
     start = time.perf_counter()
+    told = _told_of(cell)  # now: photos may be moved while it trains
     if cell.head is None:
         result = _match(cell, output)
     else:
         result = _finetune(cell, photos, path, checkpoint, workers)
-    result |= {
-        "settings": cell.settings(),
+    result |= told | {
         "seconds": time.perf_counter() - start,
         "device": device_name(cell.compute.device),
-        "labels": [sample.label for sample in cell.dataset.test],
-        "classes": list(cell.dataset.classes),
-        "images": _relative_paths(cell.dataset),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -142,6 +151,18 @@ def run_cell(
         discard_scores(cell.dataset, cell.detector(), _keypoints(output))
     checkpoint.unlink(missing_ok=True)
     return result
+
+
+def _told_of(cell: Cell) -> dict[str, Any]:
+    """Return what a result says about what it was computed from."""
+    test = cell.dataset.test
+    return {
+        "settings": dict(cell.settings),
+        "labels": [sample.label for sample in test],
+        "classes": list(cell.dataset.classes),
+        "images": _relative_paths(cell.dataset),
+        "contents": content_digests(sample.path for sample in test),
+    }
 
 
 def _stored(path: Path) -> dict[str, Any]:
@@ -179,6 +200,7 @@ def _finetune(
 ) -> dict[str, Any]:
     method = METHODS[cell.method]
     model = build_classifier(cell)  # before the photos are decoded: its weights may be missing
+    _check_space(model, cell.recipe, checkpoint)
     train, validation, test = photos().train(cell.seed), photos().validation, photos().test
     with _memory_that_ran_out_explained():
         trainer = Trainer(
@@ -197,7 +219,7 @@ def _finetune(
         {
             "model": trainer.model.state_dict(),
             "classes": list(cell.dataset.classes),
-            "settings": cell.settings(),
+            "settings": dict(cell.settings),
         },
         path.with_suffix(".model.pt"),
     )
@@ -211,6 +233,15 @@ def _finetune(
             cell.backbone, method.head or "", cell.recipe, cell.compute, len(cell.dataset.classes)
         ),
     }
+
+
+def _check_space(model: ProductClassifier, recipe: Recipe, checkpoint: Path) -> None:
+    """See that the disk holds the trained model, a checkpoint and the next one beside it."""
+    weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    # The weights as they are, their momentum and the best so far; and their moving average.
+    copies = 3 + (recipe.ema_decay > 0)
+    there = checkpoint.stat().st_size if checkpoint.exists() else 0
+    check_space(checkpoint.parent, (2 * copies + 1) * weights - there, "model and checkpoints")
 
 
 @contextmanager

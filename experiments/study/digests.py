@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from experiments.checksum import content_digests
 from experiments.data.augment import Augmentation
 from experiments.data.dataset import ProductDataset, Sample
 from experiments.training.recipe import Recipe
@@ -40,21 +43,45 @@ def recipe_identity(recipe: Recipe | Augmentation) -> dict[str, Any]:
     return identity
 
 
-def backbone_file(output: Path, pretraining: Recipe, precision: torch.dtype) -> Path:
-    """Return where under `output` the "embedded" backbone of this pretraining is kept."""
-    settings = {"recipe": recipe_identity(pretraining), "precision": str(precision)}
+def backbone_file(
+    output: Path, photos: ProductDataset, pretraining: Recipe, precision: torch.dtype
+) -> Path:
+    """Return where under `output` the backbone that this pretraining on `photos` makes is kept."""
+    settings = {
+        "photos": dataset_digest(photos),
+        "recipe": recipe_identity(pretraining),
+        "precision": str(precision),
+    }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     return output / f"embedded-backbone-{digest}.pt"
 
 
 def dataset_digest(dataset: ProductDataset) -> str:
-    """Return a fingerprint of which photos are used for what; their folder does not matter."""
-    parts: list[str] = [*dataset.classes, str(dataset.train_repeats)]
-    for split in (dataset.train, dataset.validation, dataset.test):
-        parts += ["split", *map(_identity, split)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    """Return a fingerprint of the photos' content, names and labels, and of what each is used for.
+
+    The folder they are in does not matter, nor do the dates of the files.
+
+    Raises:
+        OSError: a photo cannot be read.
+    """
+    made_of = [
+        dataset.classes,
+        dataset.train_repeats,
+        *(_identities(split) for split in (dataset.train, dataset.validation, dataset.test)),
+    ]
+    # In ASCII, as names may hold any bytes.
+    return hashlib.sha256(json.dumps(made_of).encode("ascii")).hexdigest()[:16]
 
 
-def _identity(sample: Sample) -> str:
-    photo = f"{'/'.join(sample.path.parts[-3:])} {sample.path.stat().st_size} {sample.label}"
-    return photo if sample.mask is None else f"{photo} cut out {sample.mask.stat().st_size}"
+def _identities(samples: Sequence[Sample]) -> list[list[Any]]:
+    photos = content_digests(sample.path for sample in samples)
+    masks = iter(content_digests(sample.mask for sample in samples if sample.mask is not None))
+    return [
+        [_name(sample.path), photo, sample.label, sample.mask and next(masks)]
+        for sample, photo in zip(samples, photos, strict=True)
+    ]
+
+
+def _name(path: Path) -> str:
+    """Return a photo's name and its folders', the same whether accents are composed or not."""
+    return unicodedata.normalize("NFC", "/".join(path.parts[-3:]))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tyro
 
+from experiments.command_lines import changed_options, command_line, option
 from experiments.data.augment import SMALL_PHOTOS
 from experiments.study.paper import PAPER_BACKBONE, PAPER_DATASETS, PAPER_ROWS
 from experiments.training.device import Precision
@@ -106,6 +107,24 @@ PRESETS: dict[str, tuple[str, Study]] = {
         Study(datasets=("folder",), backbone="mobilenet-v2"),
     ),
 }
+
+
+def command(preset: str, study: Study) -> str:
+    """Return the command line that asks for a study, from any folder."""
+    folders = {"output": study.output, "data_root": study.data_root}
+    given = [word for name, path in folders.items() if path for word in option(name, path)]
+    default = PRESETS[preset][1]
+    weights = tuple(map(_absolute_file, study.weights))
+    rest = replace(study, output=default.output, data_root=default.data_root, weights=weights)
+    return command_line("run_all.py", preset, *given, *changed_options(rest, default))
+
+
+def _absolute_file(text: str) -> str:
+    """Return FILE or NAME=FILE with the path of the file that is there, if one is."""
+    name, separator, file = text.partition("=")
+    if Path(text).exists() or not separator:
+        return str(Path(text).absolute())
+    return f"{name}={Path(file).absolute()}" if Path(file).exists() else text
 
 
 def parse_study(arguments: Sequence[str]) -> tuple[str, Study]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,9 +22,10 @@ from experiments.networks.backbones import (
     WeightsNotGivenError,
 )
 from experiments.networks.model import ModelError
+from experiments.outputs import OutputError, check_file, check_folder
 from experiments.storage import CheckpointError, save_json, save_text
 from experiments.study.cells import Cell, run_cell
-from experiments.study.digests import backbone_file
+from experiments.study.digests import dataset_digest
 from experiments.study.options import Study
 from experiments.study.rows import Row, parse_rows
 from experiments.study.weights_option import parse_weights
@@ -33,8 +35,10 @@ from experiments.table.markdown import to_markdown
 from experiments.table.paper_table import paper_table, weights_sources
 from experiments.table.plots import save_ladder
 from experiments.training.device import resolve_compute, share_cores
+from experiments.training.distributed import TeamError
 from experiments.training.photos import Photos
-from experiments.training.pretraining import PRETRAINING, pretrain_embedded_backbone
+from experiments.training.pretraining import is_pretrained, pretrain_embedded_backbone
+from experiments.training.shared_memory import workers_that_fit
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +46,8 @@ _WAITING = NotRun("not yet", "its turn has not come")
 _NOT_STORED = NotRun(
     "not stored", "not all of it is stored with these settings, and --stored-only computes nothing"
 )
+
+_EXPECTED = (DataError, WeightsError, ModelError, CheckpointError, OSError)
 
 PhotosFor = Callable[[Normalization], Photos]
 
@@ -58,7 +64,7 @@ class Runner:
 
     Raises:
         ValueError: an unknown method, data set, backbone, device or name of weights, or one that
-            is given twice.
+            is given twice, or the output cannot be written.
     """
 
     def __init__(self, study: Study, report: Path) -> None:
@@ -74,8 +80,17 @@ class Runner:
         self.rows = parse_rows(study.methods, study.backbone)
         self._weights = parse_weights(study.weights, self.rows)
         self._compute = resolve_compute(study.device, study.precision)
-        self._workers = share_cores(self._compute, study.workers)
+        self._workers = workers_that_fit(
+            share_cores(self._compute, study.workers),
+            study.workers,
+            photos=study.recipe.batch_size,
+            image_size=study.recipe.image_size,
+        )
+        check_folder(study.output / "cells", "--output")
+        for file in self._files:
+            check_file(file, "--report")
         self._loaded: dict[str, ProductDataset] = {}
+        self._photos_used: dict[str, str] = {}
         self._entries = {
             (row.name, dataset): Entry(not_run=_WAITING)
             for row in self.rows
@@ -83,26 +98,49 @@ class Runner:
         }
 
     def run(self) -> str:
-        """Compute every cell that is not stored yet; return the table as Markdown."""
+        """Compute every cell that is not stored yet; return the table as Markdown.
+
+        Raises:
+            OutputError: the disk has no room for the next cell.
+        """
         mark_output(self.study.output)
         for name in self.study.datasets:
-            try:
-                dataset = load_dataset(name, self._data_options)
-            except DataError as error:
-                for row in self.rows:
-                    self._give_up(row, name, error)
-                continue
-            self._loaded[name] = dataset
-            self._run_on(dataset, name)
-        text = self._write_table()
-        save_ladder(self._entries, self.rows, self.study.datasets, self._ladder_file)
+            dataset = self._load(name)
+            if dataset is not None:
+                self._run_on(dataset, name)
+        text = self._write_table(last=True)
+        with self._not_fatal(self._ladder_file):
+            save_ladder(self._entries, self.rows, self.study.datasets, self._ladder_file)
         return text
+
+    def _load(self, name: str) -> ProductDataset | None:
+        try:
+            dataset = load_dataset(name, self._data_options)
+            self._photos_used[dataset.name] = dataset_digest(dataset)
+        except Exception as error:  # of one data set: the others are run
+            for row in self.rows:
+                self._give_up(row, name, error)
+            return None
+        self._loaded[name] = dataset
+        return dataset
+
+    @contextmanager
+    def _not_fatal(self, picture: Path) -> Iterator[None]:
+        """List what keeps a picture from being drawn, and go on."""
+        try:
+            yield
+        except Exception as error:
+            self.failed = True
+            logger.error("error: %s cannot be drawn: %s", picture, error)
 
     @property
     def written(self) -> list[Path]:
         """The table's files: Markdown, JSON and, once there is a result, the ladder's picture."""
-        files = (self._markdown_file, self._json_file, self._ladder_file)
-        return [file for file in files if file.exists()]
+        return [file.absolute() for file in self._files if file.exists()]
+
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        return self._markdown_file, self._json_file, self._ladder_file
 
     def _run_on(self, dataset: ProductDataset, name: str) -> None:
         @lru_cache(maxsize=1)
@@ -117,9 +155,9 @@ class Runner:
     def _show(self, photos: Photos, name: str, normalization: Normalization) -> None:
         """Write what the networks are trained on, for the eye; beside the cells, as it is data."""
         path = self.study.output / "augmented" / f"{name.replace('/', '-')}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
         mean, std = normalization.mean, normalization.std
-        save_contact_sheet(photos.augmented, path, rows=8, columns=8, mean=mean, std=std)
+        with self._not_fatal(path):
+            save_contact_sheet(photos.augmented, path, rows=8, columns=8, mean=mean, std=std)
 
     def _run_row(self, row: Row, dataset: ProductDataset, name: str, photos: PhotosFor) -> None:
         if self.study.stored_only and not self._may_be_stored(row, dataset):
@@ -130,7 +168,9 @@ class Runner:
             for seed in self.study.seeds if row.backbone else self.study.seeds[:1]:
                 self._run_cell(row, name, self._cell(row, dataset, seed), photos)
             self._finish(row, name)
-        except (DataError, WeightsError, ModelError, CheckpointError) as error:
+        except (OutputError, TeamError):  # what keeps every other cell from being computed as well
+            raise
+        except Exception as error:  # of one row: the others are run
             self._give_up(row, name, error)
 
     def _run_cell(self, row: Row, dataset: str, cell: Cell, photos: PhotosFor) -> None:
@@ -148,7 +188,9 @@ class Runner:
     def _may_be_stored(self, row: Row, dataset: ProductDataset) -> bool:
         """Whether a cell of the row can be named without computing anything, and may be there."""
         weights_are_made_here = row.backbone == "embedded" and "embedded" not in self._weights
-        if weights_are_made_here and not self._pretrained_file.exists():
+        if weights_are_made_here and not is_pretrained(
+            self.study.output, self._data_options, self._compute
+        ):
             return False
         folder = self.study.output / "cells" / dataset.name
         seeds = "-seed*" if row.backbone else "-*"
@@ -178,10 +220,6 @@ class Runner:
         given = self._weights.get(row.backbone or row.method.detector or "")
         return self._pretrained if given is None and row.backbone == "embedded" else given
 
-    @property
-    def _pretrained_file(self) -> Path:
-        return backbone_file(self.study.output, PRETRAINING, self._compute.precision)
-
     @cached_property
     def _pretrained(self) -> Path:
         return pretrain_embedded_backbone(
@@ -202,7 +240,8 @@ class Runner:
         else:
             short = "error"
             self.failed = True
-            logger.error("error: %s on %s: %s", row.name, dataset, error)
+            unexpected = None if isinstance(error, _EXPECTED) else error
+            logger.error("error: %s on %s: %s", row.name, dataset, error, exc_info=unexpected)
         self._leave_out(row, dataset, NotRun(short, str(error)))
 
     def _leave_out(self, row: Row, dataset: str, not_run: NotRun) -> None:
@@ -222,14 +261,19 @@ class Runner:
     def _ladder_file(self) -> Path:
         return self.report.with_name(f"{self.report.name}-ladder.png")
 
-    def _write_table(self) -> str:
+    def _write_table(self, *, last: bool = False) -> str:
+        """Write the table as it stands; a file that another program holds is no reason to stop."""
         datasets, description = self.study.datasets, self._description()
         text = to_markdown(self._entries, self.rows, datasets, description)
         if self.study.paper_table:
             text += "\n" + paper_table()
-        save_text(text, self._markdown_file)
         value = to_json(self._entries, self.rows, datasets, description, self._loaded)
-        save_json(value, self._json_file)
+        try:
+            save_text(text, self._markdown_file)
+            save_json(value | {"photos_used": self._photos_used}, self._json_file)
+        except OSError as error:
+            self.failed |= last
+            logger.error("error: the table cannot be written: %s", error)
         return text
 
     def _description(self) -> dict[str, str]:

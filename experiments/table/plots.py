@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.data.own_output import PICTURE_METADATA
+from experiments.storage import write_atomically
 from experiments.study.rows import Row
 from experiments.table.entry import Table
 from experiments.table.markdown import paper_accuracy, paper_dataset
@@ -41,8 +43,8 @@ def save_ladder(table: Table, rows: Sequence[Row], datasets: Sequence[str], path
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles, loc="outside lower right", ncols=2, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, metadata=PICTURE_METADATA)
+    save = partial(figure.savefig, format="png", dpi=150, metadata=PICTURE_METADATA)
+    write_atomically(path, save)
 
 
 def _draw(axes: Axes, table: Table, rows: Sequence[Row], dataset: str) -> None:

@@ -18,6 +18,7 @@ import tyro
 from tabulate import tabulate
 
 from benchmarks.machine import device_name
+from experiments.console import set_up_console
 from experiments.storage import save_json
 from experiments.training.device import Compute, Precision, resolve_compute
 from experiments.training.recipe import Recipe
@@ -56,6 +57,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table; return the exit status."""
+    set_up_console()
     options = tyro.cli(Options, args=arguments, prog="python -m experiments.training.cost")
     try:
         compute = resolve_compute(options.device, options.precision)

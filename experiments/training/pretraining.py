@@ -9,7 +9,7 @@ from torch import nn
 
 from experiments.data.augment import SMALL_PHOTOS
 from experiments.data.catalog import DataOptions
-from experiments.data.embedded import load_scenario
+from experiments.data.embedded import is_rendered, load_scenario
 from experiments.networks.backbones import BACKBONES, small_resnet
 from experiments.networks.model import ProductClassifier
 from experiments.storage import save_checkpoint
@@ -32,6 +32,17 @@ PRETRAINING = Recipe(
 )
 """From scratch: a higher rate than finetuning, and BatchNorm learns its statistics."""
 
+_SCENARIO = "pretraining"
+
+
+def is_pretrained(output: Path, options: DataOptions, compute: Compute) -> bool:
+    """Whether `pretrain_embedded_backbone` would have nothing to compute."""
+    size = PRETRAINING.image_size
+    if not is_rendered(_SCENARIO, options.cache, image_size=size):
+        return False
+    dataset = load_scenario(_SCENARIO, options.cache, image_size=size)
+    return backbone_file(output, dataset, PRETRAINING, compute.precision).exists()
+
 
 def pretrain_embedded_backbone(
     output: Path, options: DataOptions, compute: Compute, workers: int
@@ -41,10 +52,10 @@ def pretrain_embedded_backbone(
     It learns to tell products apart that none of the embedded scenarios holds. An interrupted
     run goes on after its last finished epoch.
     """
-    path = backbone_file(output, PRETRAINING, compute.precision)
+    dataset = load_scenario(_SCENARIO, options.cache, image_size=PRETRAINING.image_size)
+    path = backbone_file(output, dataset, PRETRAINING, compute.precision)
     if path.exists():
         return path
-    dataset = load_scenario("pretraining", options.cache, image_size=PRETRAINING.image_size)
     photos = Photos.load(dataset, PRETRAINING, BACKBONES["embedded"].normalization)
     torch.manual_seed(0)
     model = ProductClassifier(small_resnet(), "gap", len(dataset.classes), PRETRAINING.image_size)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
 import tyro
 
+from experiments.console import set_up_console
 from experiments.data.embedded import sheet
 from experiments.data.embedded.scenarios import SCENARIOS, write_scenario
+from experiments.outputs import check_file, check_folder
+from experiments.storage import write_atomically
 
 
 def main(
@@ -27,13 +31,22 @@ def main(
         workers: rendering processes; by default one for each processor.
         contact_sheet: also draw examples of the scenarios into this image file.
     """
+    set_up_console()
+    check_folder(out, "--out")
+    if contact_sheet is not None:
+        check_file(contact_sheet, "--contact-sheet")
     for scenario in scenarios:
         folder = write_scenario(scenario, out, image_size=image_size, workers=workers)
         print(folder)
     if contact_sheet is not None:
         examples = sheet.contact_sheet(scenarios, size=image_size)
-        cv2.imwrite(str(contact_sheet), examples[..., ::-1])
+        _, encoded = cv2.imencode(contact_sheet.suffix or ".png", examples[..., ::-1])
+        # Not imwrite, which says nothing of a file it could not write.
+        write_atomically(contact_sheet, lambda file: file.write(encoded.tobytes()))
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except (OSError, ValueError) as problem:
+        sys.exit(f"error: {problem}")

@@ -169,6 +169,11 @@ def write_scenario(
     return folder
 
 
+def is_rendered(scenario: str, root: Path, *, image_size: int = 112) -> bool:
+    """Whether `root` holds the photos that `write_scenario` would write."""
+    return _is_complete(root / scenario, _manifest(_scenario(scenario), image_size))
+
+
 def render_image(scenario: Scenario, design: Design, split: str, index: int, size: int) -> Image:
     """One photo of a scenario, which depends on nothing but the arguments and the version.
 

@@ -1,0 +1,49 @@
+"""How many worker processes the shared memory holds the batches of."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from experiments.training.device import DeviceError
+from experiments.training.distributed import processes_here
+
+logger = logging.getLogger(__name__)
+
+_FOLDER = Path("/dev/shm")  # Linux's; elsewhere there is no such limit
+_PREFETCHED = 2  # batches that each worker of a DataLoader holds ready
+_MB = 1_000_000
+
+
+def workers_that_fit(workers: int, asked: int | None, *, photos: int, image_size: int) -> int:
+    """Return a number of workers whose batches the shared memory holds.
+
+    A container has 64 MB of it unless asked for more, and a process that finds it full is killed.
+
+    Args:
+        workers: as many as there should be.
+        asked: as many as were asked for by name, or None.
+        photos: of a batch.
+        image_size: of its photos (3, S, S), float32.
+
+    Raises:
+        DeviceError: it does not hold the batches of the workers that were asked for.
+    """
+    if workers == 0 or not _FOLDER.is_dir():
+        return workers
+    batch = 4 * 3 * image_size**2 * photos * processes_here()
+    free = shutil.disk_usage(_FOLDER).free
+    # One more is being computed on.
+    fitting = max(0, free // batch - 1) // _PREFETCHED
+    if workers <= fitting:
+        return workers
+    reason = (
+        f"{_FOLDER} has {free / _MB:.1f} MB free, and {workers} workers need up to "
+        f"{(_PREFETCHED * workers + 1) * batch / _MB:.1f} MB of it"
+    )
+    more = "take smaller batches, or give the container more (docker run --shm-size=2g)"
+    if asked is not None:
+        raise DeviceError(f"{reason}; use --workers {fitting}, {more}")
+    logger.warning("%s: going on with %d workers; for more speed %s", reason, fitting, more)
+    return fitting
