@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lca_fused.evaluation import evaluation_mode
 from lca_fused.layer import LCA
 
 # The children that make the feature map, in forward order, of torchvision's classifiers; what
@@ -295,18 +295,6 @@ def _check_map(model: nn.Module, image: Tensor, feature_map: object) -> bool:
         f"{source}{type(model).__name__} turns an image of shape {tuple(image.shape)} into "
         f"{given}, not into a feature map (N, C, H, W); {_SUPPORTED}"
     )
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put `model` in evaluation mode, and every module back in its own afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _reached_parameters(backbone: nn.Module, image: Tensor) -> set[int]:
