@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lca_fused.evaluation import evaluation_mode
+from lca_fused.integers import integer
 from lca_fused.layer import LCA
 
 # The children that make the feature map, in forward order, of torchvision's classifiers; what
@@ -106,7 +107,7 @@ class LCAClassifier(nn.Module):
                 f"global_pool is {global_pool!r}, but LCA is the pooling of this model; leave it "
                 "out to replace the classifier alone, or take `.backbone` to pool another way"
             )
-        _check_head(num_classes, 0.0)
+        num_classes = _check_head(num_classes, 0.0)
         weight = self.lca.weight
         self.classifier: nn.Module = (
             nn.Linear(self.lca.out_features, num_classes, device=weight.device, dtype=weight.dtype)
@@ -158,7 +159,7 @@ def attach_lca(
         TypeError: the model is not an nn.Module or does not yield a map (N, C, H, W).
     """
     _check_model(model)
-    _check_head(num_classes, dropout)
+    num_classes = _check_head(num_classes, dropout)
     modules = set(model.modules())
     backbone = _backbone(model)
     image, feature_map = _probe(model, backbone)
@@ -348,10 +349,10 @@ def _check_model(model: nn.Module) -> None:
         )
 
 
-def _check_head(num_classes: int, dropout: float) -> None:
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool):
-        raise TypeError(f"num_classes is {num_classes!r}; expected an integer")
+def _check_head(num_classes: int, dropout: float) -> int:
+    num_classes = integer("num_classes", num_classes)
     if num_classes < 0:
         raise ValueError(f"num_classes is {num_classes}; expected at least 0")
     if not 0 <= dropout <= 1:
         raise ValueError(f"dropout is {dropout}; expected 0 to 1")
+    return num_classes
