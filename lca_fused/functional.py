@@ -32,6 +32,11 @@ def local_concepts_accumulation(
     output is NaN. (Rectangle by rectangle, plus infinity would give infinity, and minus infinity
     close the rectangles that hold it.)
 
+    Under tracers (torch.jit.trace and the exporters that call it, make_fx, torch.export) and modes
+    that see every operator the call is made of plain torch operators. The graph is right for
+    batches of any size, and refuses maps of another H or W than the traced ones. torch.fx keeps
+    the call whole.
+
     Args:
         x: (N, C, H, W) feature map, floating point, any strides; N may be 0.
         weight: (D, C), shared by all rectangles.
@@ -47,8 +52,8 @@ def local_concepts_accumulation(
 
     Raises:
         ValueError: a shape does not fit, the map is 1x1, the kernel sizes do not fit the map, or
-            the backend is unknown or cannot serve the input, or the arguments are on different
-            devices.
+            the backend is unknown or cannot serve the input, kernels are asked for by name under a
+            tracer, or the arguments are on different devices.
         TypeError: an argument is not a floating-point tensor, dtypes differ outside autocast, or
             kernel sizes are not pairs.
     """
