@@ -143,7 +143,7 @@ class Predictor:
             return []
         with torch.inference_mode(), self.compute.autocast():
             logits = self._model(images)
-        probabilities, ranked = logits.double().softmax(dim=1).topk(self.top_k)
+        probabilities, ranked = logits.cpu().double().softmax(dim=1).topk(self.top_k)
         return [
             self._prediction(path, classes, p)
             for path, classes, p in zip(paths, ranked.tolist(), probabilities.tolist(), strict=True)

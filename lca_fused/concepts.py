@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lca_fused.integers import integer
 from lca_fused.rectangles import KernelSizes, num_rectangles
 
 
@@ -73,8 +74,7 @@ class RectangleContributions:
             ValueError: k or max_overlap is out of its range.
             TypeError: k is not an integer.
         """
-        if not isinstance(k, int) or isinstance(k, bool):
-            raise TypeError(f"k is {k!r}; expected an integer")
+        k = integer("k", k)
         if k < 1:
             raise ValueError(f"k is {k}; expected at least 1")
         if not 0 <= max_overlap <= 1:

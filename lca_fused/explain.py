@@ -12,6 +12,7 @@ approximation of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from lca_fused.backends.eager import rectangle_pooling
 from lca_fused.backends.projection import project
 from lca_fused.concepts import RectangleContributions, contributions_of
+from lca_fused.integers import as_integer
 from lca_fused.layer import LCA
 from lca_fused.observation import Observation, observe
 from lca_fused.rectangles import KernelSizes, num_rectangles, resolve_kernel_sizes
@@ -114,7 +116,7 @@ class Explanation:
 def explain(
     model: nn.Module,
     images: Tensor,
-    target: int | Tensor | None = None,
+    target: int | Sequence[int] | Tensor | None = None,
     *,
     lca: LCA | None = None,
     classifier: nn.Linear | None = None,
@@ -160,7 +162,10 @@ def explain(
 
 
 def _explanation(
-    seen: Observation, target: int | Tensor | None, input_size: tuple[int, int], dtype: torch.dtype
+    seen: Observation,
+    target: int | Sequence[int] | Tensor | None,
+    input_size: tuple[int, int],
+    dtype: torch.dtype,
 ) -> Explanation:
     layer, classifier = seen.lca, seen.classifier
     height, width = seen.feature_map.shape[2:]
@@ -210,12 +215,16 @@ def _check_logits(
         )
 
 
-def _classes(target: int | Tensor | None, logits: Tensor) -> Tensor:
+def _classes(target: int | Sequence[int] | Tensor | None, logits: Tensor) -> Tensor:
     """Return the class to explain of each image, (N,) int64 on the device of `logits`."""
     n, classes = logits.shape
     if target is None:
         return logits.argmax(dim=1)
-    if isinstance(target, Tensor):
+    index = as_integer(target)
+    if index is not None:
+        chosen = torch.full((n,), index, device=logits.device)
+    elif hasattr(target, "__len__") and not isinstance(target, str):
+        target = torch.as_tensor(target)
         if target.dtype == torch.bool or target.is_floating_point() or target.is_complex():
             raise TypeError(f"target has dtype {target.dtype}; expected integer class indices")
         if target.shape != (n,):
@@ -223,8 +232,6 @@ def _classes(target: int | Tensor | None, logits: Tensor) -> Tensor:
                 f"target has shape {tuple(target.shape)}; expected ({n},), one class an image"
             )
         chosen = target.to(logits.device, torch.int64)
-    elif isinstance(target, int) and not isinstance(target, bool):
-        chosen = torch.full((n,), target, device=logits.device)
     else:
         raise TypeError(
             f"target is a {type(target).__name__}; expected a class index, a tensor of them, or "

@@ -78,7 +78,7 @@ def draw_heat_map(
         IndexError: there is no such photo in the batch.
     """
     pixels = _pixels(photo, explanation)
-    positions = explanation.positions[index].double().cpu().numpy()
+    positions = explanation.positions[index].cpu().double().numpy()
     strongest = float(np.abs(positions).max()) or 1.0
     scale = Normalize(-strongest, strongest)
     height, width = pixels.shape[:2]

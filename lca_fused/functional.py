@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from lca_fused.backends import check_backend, choose
-from lca_fused.backends.tracing import autocast_dtype
-from lca_fused.rectangles import check_kernel_sizes, normalize_kernel_sizes
+from lca_fused.backends.tracing import autocast_dtype, not_traced
+from lca_fused.rectangles import KernelSizes, check_kernel_sizes, normalize_kernel_sizes
 
 
 def local_concepts_accumulation(
@@ -30,6 +32,11 @@ def local_concepts_accumulation(
     output is NaN. (Rectangle by rectangle, plus infinity would give infinity, and minus infinity
     close the rectangles that hold it.)
 
+    Under tracers (torch.jit.trace and the exporters that call it, make_fx, torch.export) and modes
+    that see every operator the call is made of plain torch operators. The graph is right for
+    batches of any size, and refuses maps of another H or W than the traced ones. torch.fx keeps
+    the call whole.
+
     Args:
         x: (N, C, H, W) feature map, floating point, any strides; N may be 0.
         weight: (D, C), shared by all rectangles.
@@ -45,16 +52,31 @@ def local_concepts_accumulation(
 
     Raises:
         ValueError: a shape does not fit, the map is 1x1, the kernel sizes do not fit the map, or
-            the backend is unknown or cannot serve the input, or the arguments are on different
-            devices.
+            the backend is unknown or cannot serve the input, kernels are asked for by name under a
+            tracer, or the arguments are on different devices.
         TypeError: an argument is not a floating-point tensor, dtypes differ outside autocast, or
             kernel sizes are not pairs.
     """
+    sizes = None if kernel_sizes is None else normalize_kernel_sizes(kernel_sizes)
+    if not isinstance(x, Tensor) and has_torch_function((x, weight, bias)):  # a proxy of torch.fx
+        options = {"kernel_sizes": sizes, "backend": backend}
+        return handle_torch_function(
+            local_concepts_accumulation, (x, weight, bias), x, weight, bias, **options
+        )
+    if not torch.compiler.is_compiling() and torch._C._is_tracing():
+        with not_traced():  # its warnings about comparisons of sizes say nothing here
+            _check(x, weight, bias, sizes, backend)
+    else:
+        _check(x, weight, bias, sizes, backend)
+    return choose(backend, x).local_concepts_accumulation(x, weight, bias, sizes)
+
+
+def _check(
+    x: Tensor, weight: Tensor, bias: Tensor | None, sizes: KernelSizes | None, backend: str
+) -> None:
     _check_tensors(x, weight, bias)
     check_backend(backend)
-    sizes = None if kernel_sizes is None else normalize_kernel_sizes(kernel_sizes)
     check_kernel_sizes(x.shape[2], x.shape[3], sizes)
-    return choose(backend, x).local_concepts_accumulation(x, weight, bias, sizes)
 
 
 def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:

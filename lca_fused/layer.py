@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lca_fused.backends import check_backend
 from lca_fused.functional import local_concepts_accumulation
+from lca_fused.integers import integer
 from lca_fused.rectangles import normalize_kernel_sizes
 
 
@@ -38,7 +39,7 @@ class LCA(nn.Module):
     Raises:
         ValueError: in_features or out_features below 1, empty or repeated kernel sizes, an
             unknown backend; at the call as `local_concepts_accumulation` does.
-        TypeError: kernel sizes are not pairs of integers.
+        TypeError: in_features or out_features is no integer, or kernel sizes are not pairs of them.
     """
 
     def __init__(
@@ -53,7 +54,10 @@ class LCA(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        out_features = in_features if out_features is None else out_features
+        in_features = integer("in_features", in_features)
+        out_features = (
+            in_features if out_features is None else integer("out_features", out_features)
+        )
         if in_features < 1 or out_features < 1:
             raise ValueError(
                 f"in_features is {in_features} and out_features is {out_features}; "

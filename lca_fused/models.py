@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lca_fused.evaluation import evaluation_mode
+from lca_fused.integers import integer
 from lca_fused.layer import LCA
+from lca_fused.wrapping import (
+    NAMING,
+    check_hooks,
+    move_hooks,
+    same_numbers,
+    unchanged_if_it_fails,
+)
 
 # The children that make the feature map, in forward order, of torchvision's classifiers; what
 # they hold beside these is pooling and classifier.
@@ -41,7 +50,9 @@ class LCAClassifier(nn.Module):
     """A backbone, Local-Concepts-Accumulation and a linear classifier; `attach_lca` makes one.
 
     arXiv 2001.03992, section 3.2. The methods are those of a timm model, but LCA is the pooling:
-    no method takes it away.
+    no method takes it away. What else is asked of it the model inside answers, such as
+    `pretrained_cfg`, `set_grad_checkpointing` or attributes of your own; `group_matcher` and
+    `no_weight_decay` speak of the names that parameters have here.
 
     Args:
         backbone: (N, channels, height, width) images -> (N, C, H, W) feature maps.
@@ -57,6 +68,8 @@ class LCAClassifier(nn.Module):
         lca: as given, with its D `out_features`.
         classifier: nn.Linear(D, K), on the device and in the dtype of `lca`; nn.Identity for K = 0.
         num_classes: K.
+        num_features: C, channels of the feature map.
+        head_hidden_size: D, what the classifier takes.
 
     Raises:
         ValueError: num_classes below 0 or dropout outside 0..1; at the call as `LCA` does.
@@ -72,6 +85,28 @@ class LCAClassifier(nn.Module):
         self.lca = lca
         self.dropout = nn.Dropout(dropout)
         self.reset_classifier(num_classes)
+
+    def __getattr__(self, name: str) -> Any:
+        """Ask the model inside for what this one has not."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            backbone = vars(self).get("_modules", {}).get("backbone")
+            inside, prefix = _inside(backbone)
+            if name.startswith("_") or not hasattr(inside, name):
+                raise
+        value = getattr(inside, name)
+        return partial(NAMING[name], value, prefix) if name in NAMING else value
+
+    @property
+    def num_features(self) -> int:
+        """C, channels of the feature map."""
+        return self.lca.in_features
+
+    @property
+    def head_hidden_size(self) -> int:
+        """D, what the classifier takes."""
+        return self.lca.out_features
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, K) of a batch of images."""
@@ -106,7 +141,7 @@ class LCAClassifier(nn.Module):
                 f"global_pool is {global_pool!r}, but LCA is the pooling of this model; leave it "
                 "out to replace the classifier alone, or take `.backbone` to pool another way"
             )
-        _check_head(num_classes, 0.0)
+        num_classes = _check_head(num_classes, 0.0)
         weight = self.lca.weight
         self.classifier: nn.Module = (
             nn.Linear(self.lca.out_features, num_classes, device=weight.device, dtype=weight.dtype)
@@ -131,8 +166,11 @@ def attach_lca(
     arXiv 2001.03992, section 3.2: LCA takes the place of global pooling. What follows the pooling
     in `model` is left out, as LCA has a fully connected layer of its own; a normalisation between
     the pooling and the rest (ConvNeXt's) is kept and acts on the map. The map is found with one
-    small image in evaluation mode, which leaves BatchNorm's statistics and the modules' modes as
-    they are.
+    small image in evaluation mode, which leaves buffers, modes and random numbers as they are. A
+    call that fails leaves all of `model` as it was.
+
+    Hooks of `model` itself act on the result, and its attributes are found there. Hooks of layers
+    go on with the layers.
 
     The parameters are those of `model`, not copies, under their own names: "backbone.layer4..." of
     a torchvision model, "backbone.model.layer4..." of a timm model. A timm model gives its head
@@ -153,29 +191,37 @@ def attach_lca(
 
     Raises:
         ValueError: the model has an LCA layer already, is wrapped (torch.compile, data parallel),
-            fails on the images it is tried with or maps them to 1x1; arguments as `LCA` and
+            fails on the images it is tried with or maps them to 1x1; a layer that is left out has
+            hooks; arguments as `LCA` and
             `LCAClassifier` refuse them.
         TypeError: the model is not an nn.Module or does not yield a map (N, C, H, W).
     """
     _check_model(model)
-    _check_head(num_classes, dropout)
+    num_classes = _check_head(num_classes, dropout)
     modules = set(model.modules())
-    backbone = _backbone(model)
-    image, feature_map = _probe(model, backbone)
-    lca = LCA(
-        feature_map.shape[1],
-        out_features,
-        bias,
-        kernel_sizes=kernel_sizes,
-        backend=backend,
-        device=feature_map.device,
-        dtype=image.dtype,
-    )
-    if isinstance(backbone, _TimmBackbone):
-        backbone.drop_head(image)
-    classifier = LCAClassifier(backbone, lca, num_classes, dropout)
-    for module in set(classifier.modules()) - modules:
-        module.training = model.training
+    with unchanged_if_it_fails(model):
+        backbone = _backbone(model)
+        with same_numbers(model):
+            image, feature_map = _probe(model, backbone)
+            if backbone is not model:
+                check_hooks(model, backbone, image)
+        lca = LCA(
+            feature_map.shape[1],
+            out_features,
+            bias,
+            kernel_sizes=kernel_sizes,
+            backend=backend,
+            device=feature_map.device,
+            dtype=image.dtype,
+        )
+        classifier = LCAClassifier(backbone, lca, num_classes, dropout)
+        if isinstance(backbone, _TimmBackbone):
+            with same_numbers(model):
+                backbone.drop_head(image)
+        for module in set(classifier.modules()) - modules:
+            module.training = model.training
+        if backbone is not model:
+            move_hooks(model, backbone, classifier)
     return classifier
 
 
@@ -197,7 +243,7 @@ class _TimmBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.norm(self.model.forward_features(images))
-        return x.permute(0, 3, 1, 2) if self.channels_last and x.dim() == 4 else x
+        return x.permute(0, 3, 1, 2) if self.channels_last else x
 
     def drop_head(self, image: Tensor) -> None:
         """Remove the modules that have no share in the map, lest they wait for gradients."""
@@ -205,6 +251,13 @@ class _TimmBackbone(nn.Module):
         if not isinstance(self.norm, nn.Identity):
             self.model.head.norm = nn.Identity()
         _drop_unreached(self, _reached_parameters(self, image))
+
+
+def _inside(backbone: nn.Module | None) -> tuple[nn.Module | None, str]:
+    """Return the model that users know, and what its parameters' names begin with."""
+    if isinstance(backbone, _TimmBackbone):
+        return backbone.model, "backbone.model."
+    return backbone, "backbone."
 
 
 def _backbone(model: nn.Module) -> nn.Module:
@@ -222,7 +275,14 @@ def _torchvision_backbone(model: nn.Module, family: str) -> nn.Sequential:
         children["norm"] = norm
     if family == "DenseNet":
         children["relu"] = nn.ReLU(inplace=True)  # a function in DenseNet.forward
-    return nn.Sequential(children)
+    backbone = nn.Sequential(children)
+    backbone._parameters.update(model._parameters)  # of the model itself: the user's
+    backbone._buffers.update(model._buffers)
+    backbone._non_persistent_buffers_set |= model._non_persistent_buffers_set
+    for name, value in vars(model).items():
+        if not hasattr(backbone, name):
+            setattr(backbone, name, value)
+    return backbone
 
 
 def _torchvision_family(model: nn.Module) -> str | None:
@@ -231,6 +291,7 @@ def _torchvision_family(model: nn.Module) -> str | None:
         if cls.__module__.startswith("torchvision.models.") and cls.__name__ in _TORCHVISION:
             same_forward = all(
                 getattr(type(model), name, None) is getattr(cls, name, None)
+                and name not in vars(model)
                 for name in ("forward", "_forward_impl")
             )
             return cls.__name__ if same_forward else None
@@ -297,18 +358,6 @@ def _check_map(model: nn.Module, image: Tensor, feature_map: object) -> bool:
     )
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put `model` in evaluation mode, and every module back in its own afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
 def _reached_parameters(backbone: nn.Module, image: Tensor) -> set[int]:
     """Return the ids of the parameters that the feature map depends on."""
     parameters = dict(backbone.named_parameters())
@@ -360,10 +409,10 @@ def _check_model(model: nn.Module) -> None:
         )
 
 
-def _check_head(num_classes: int, dropout: float) -> None:
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool):
-        raise TypeError(f"num_classes is {num_classes!r}; expected an integer")
+def _check_head(num_classes: int, dropout: float) -> int:
+    num_classes = integer("num_classes", num_classes)
     if num_classes < 0:
         raise ValueError(f"num_classes is {num_classes}; expected at least 0")
     if not 0 <= dropout <= 1:
         raise ValueError(f"dropout is {dropout}; expected 0 to 1")
+    return num_classes

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lca_fused.evaluation import evaluation_mode
 from lca_fused.layer import LCA
-from lca_fused.models import evaluation_mode
+
+_STANCE = threading.Lock()
+_stances = ExitStack()
+_in_eager = 0  # threads
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,12 @@ def observe(
 def _run(model: nn.Module, images: Tensor, layer: LCA) -> tuple[Any, list[_Call]]:
     """Return the output, and the calls of `layer` and of every linear layer from then on."""
     calls: list[_Call] = []
+    thread = threading.get_ident()
 
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        if module is layer or calls:
+    # Other threads that run the model call it too, and without `kwargs` just before it is gone.
+    def note(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> None:
+        if threading.get_ident() == thread and (module is layer or calls):
+            kwargs, out = rest
             calls.append(_Call(module, (*args, *kwargs.values())[0], out))
 
     with ExitStack() as stack:
@@ -228,4 +236,21 @@ def _without_compiler(model: nn.Module) -> AbstractContextManager[Any]:
         hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
         for module in model.modules()
     )
-    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    return _forced_eager() if compiled else nullcontext()
+
+
+@contextmanager
+def _forced_eager() -> Iterator[None]:
+    """Take the stance "force_eager", which all threads share, until the last one leaves."""
+    global _in_eager
+    with _STANCE:
+        if not _in_eager:
+            _stances.enter_context(torch.compiler.set_stance("force_eager"))
+        _in_eager += 1
+    try:
+        yield
+    finally:
+        with _STANCE:
+            _in_eager -= 1
+            if not _in_eager:
+                _stances.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lca_fused.integers import as_integer
+
 KernelSizes = tuple[tuple[int, int], ...]
 
 
@@ -72,15 +74,12 @@ def num_rectangles(height: int, width: int, kernel_sizes: KernelSizes) -> int:
 
 
 def _check_pair(pair: object) -> tuple[int, int]:
-    if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(_is_int(k) for k in pair)):
+    sides = [as_integer(side) for side in pair] if isinstance(pair, Iterable) else []
+    if len(sides) != 2 or sides[0] is None or sides[1] is None:
         raise TypeError(
             f"kernel_sizes holds {pair!r}; expected pairs of integers (kh, kw), "
             "e.g. [(1, 2), (2, 1), (2, 2)]"
         )
-    if min(pair) < 1:
+    if sides[0] < 1 or sides[1] < 1:
         raise ValueError(f"kernel_sizes holds {pair}; each side must be at least 1")
-    return pair[0], pair[1]
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return sides[0], sides[1]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lca_fused.backends import eager, numba_cpu, triton_gpu
-from lca_fused.backends.tracing import constant, in_forward_mode
+from lca_fused.backends.tracing import in_forward_mode, is_watched, recorder
 from lca_fused.rectangles import KernelSizes
 
 
@@ -54,13 +54,18 @@ def choose(backend: str, x: Tensor) -> Backend:
     if backend == "auto":
         return _choose(x)
     chosen = _BACKENDS[backend]
-    reason = chosen.unavailable(x)
+    reason = _unseen(backend) or chosen.unavailable(x)
     if reason is not None:
         raise ValueError(
             f'backend="{backend}" cannot serve this input: {reason}; '
             'use backend="auto", which picks one that can, or "eager", which serves everything'
         )
     return chosen
+
+
+def _unseen(backend: str) -> str | None:
+    tracer = None if backend == "eager" else recorder()
+    return None if tracer is None else f"{tracer} records torch operators and sees no kernels"
 
 
 def _choose(x: Tensor) -> Backend:
@@ -73,16 +78,12 @@ def _choose(x: Tensor) -> Backend:
 
 
 def _wants_plain_operators() -> bool:
-    """Export, torch.func and forward mode take apart what they are given."""
+    """Tracers, torch.func and forward mode take apart what they are given."""
     if torch.compiler.is_compiling():
-        return _is_exporting()
+        return recorder() is not None
     return (
-        torch.onnx.is_in_onnx_export()
+        recorder() is not None
+        or is_watched()
         or torch._C._are_functorch_transforms_active()
         or in_forward_mode()
     )
-
-
-@constant  # Dynamo answers the question itself before torch 2.14, and always with yes
-def _is_exporting() -> bool:
-    return torch.compiler.is_exporting()

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lca_fused.backends.projection import project
+from lca_fused.backends.tracing import is_watched, not_traced, recorder
 from lca_fused.rectangles import KernelSizes, num_rectangles, resolve_kernel_sizes
 
 # A chunk of columns and its temporaries should stay in the last-level cache of a CPU core; on an
@@ -32,6 +33,8 @@ def local_concepts_accumulation(
     x: Tensor, weight: Tensor, bias: Tensor | None, kernel_sizes: KernelSizes | None
 ) -> Tensor:
     """(N, C, H, W) -> (N, D): project all positions, H*W rows an image, and pool the projection."""
+    if not torch.compiler.is_compiling() and (recorder() is not None or is_watched()):
+        return _recordable(x, weight, bias, kernel_sizes)
     projection = project(x, weight, bias)  # (N, H, W, D)
     sizes = resolve_kernel_sizes(x.shape[2], x.shape[3], kernel_sizes)
     return rectangle_pooling(projection, sizes)
@@ -46,14 +49,35 @@ def rectangle_pooling(projection: Tensor, kernel_sizes: KernelSizes) -> Tensor:
     """
     if torch.compiler.is_compiling():
         # The compiler fuses, recomputes and differentiates the plain operators by itself.
-        return _pool(_accumulation(projection), kernel_sizes).to(projection.dtype)
+        map_size = (projection.shape[1], projection.shape[2])
+        return _pool(_accumulation(projection), map_size, kernel_sizes).to(projection.dtype)
     if torch.is_grad_enabled() and projection.requires_grad:
         pooled, _ = _GatedPooling.apply(projection, kernel_sizes)
         return pooled
-    pooled = projection.new_empty(projection.shape[0], projection.shape[3])
+    n, height, width, d = projection.shape
+    pooled = projection.new_empty(n, d)
     for rows, columns in _chunks(projection):
-        pooled[rows, columns] = _pool(_accumulation(projection[rows, ..., columns]), kernel_sizes)
+        chunk = _accumulation(projection[rows, ..., columns])
+        pooled[rows, columns] = _pool(chunk, (height, width), kernel_sizes)
     return pooled
+
+
+def _recordable(
+    x: Tensor, weight: Tensor, bias: Tensor | None, kernel_sizes: KernelSizes | None
+) -> Tensor:
+    """As `local_concepts_accumulation`, in operators that are right for batches of any size.
+
+    Nothing in them is made of N: no chunks, and a convolution for the projection, as F.linear is
+    taken down as a product of a fixed number of rows. H and W decide which operators there are.
+    So they check them: a split is refused where its parts are not the whole.
+    """
+    with not_traced():
+        height, width = int(x.shape[2]), int(x.shape[3])
+        sizes = resolve_kernel_sizes(height, width, kernel_sizes)
+    (x,) = x.split_with_sizes([height], 2)
+    (x,) = x.split_with_sizes([width], 3)
+    projection = F.conv2d(x, weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+    return _pool(_accumulation(projection), (height, width), sizes).to(projection.dtype)
 
 
 class _GatedPooling(torch.autograd.Function):
@@ -104,9 +128,9 @@ class _GatedPooling(torch.autograd.Function):
         return (pooled.unflatten(0, split), gate.unflatten(0, split)), (0, 0)
 
 
-def _pool(g: Tensor, kernel_sizes: KernelSizes) -> Tensor:
+def _pool(g: Tensor, map_size: tuple[int, int], kernel_sizes: KernelSizes) -> Tensor:
     """(N, H, W, D) -> (N, D): mean over the rectangles of relu(mean over the rectangle)."""
-    _, height, width, _ = g.shape
+    height, width = map_size  # numbers, where those of g.shape may be a tracer's tensors
     total = _poison(g)
     for kh, widths, prefix in _bands(g, kernel_sizes):
         for kw in widths:

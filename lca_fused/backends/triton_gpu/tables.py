@@ -83,10 +83,10 @@ def _make_tables(
     dtype: torch.dtype,
     halves: bool,
 ) -> tuple[Tensor, Tensor]:
-    widths = torch.zeros(height, width, dtype=torch.float64)
+    widths = torch.zeros(height, width, dtype=torch.float64, device="cpu")
     for kh, kw in sizes:
         widths[kh - 1, kw - 1] = 1 / kw
-    heights = 1 / torch.arange(1, height + 1, dtype=torch.float64)
+    heights = 1 / torch.arange(1, height + 1, dtype=torch.float64, device="cpu")
     if halves:
         pairs = widths.half().unsqueeze(-1).expand(height, width, 2)
         return pairs.contiguous().view(torch.int32).squeeze(-1).to(device), heights.to(
