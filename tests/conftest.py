@@ -8,6 +8,12 @@ import hypothesis
 import pytest
 import torch
 
+from lca_fused.backends import triton_gpu
+from tests import quick_interpreter
+
+if triton_gpu._INTERPRETED and triton_gpu.no_compiler() is None:
+    quick_interpreter.install()
+
 # Some versions of torch want it for deterministic algorithms on a GPU; read when cuBLAS is loaded.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 

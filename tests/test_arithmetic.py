@@ -15,6 +15,7 @@ from lca_fused import local_concepts_accumulation, packed_halves
 from lca_fused.backends import triton_gpu
 from lca_fused.rectangles import KernelSizes
 from reference.lca import lca_reference
+from tests import quick_interpreter
 from tests.backends import take
 from tests.parity import errors, random_gradient, random_inputs, relative_error
 
@@ -23,6 +24,7 @@ if (reason := triton_gpu.no_compiler()) is not None:
 
 from lca_fused.backends.triton_gpu import dispatch, launch
 from lca_fused.backends.triton_gpu.dispatch import Columns
+from lca_fused.backends.triton_gpu.large_map import pool_large_map
 from lca_fused.backends.triton_gpu.small_map import pool_small_map, small_map_gradient
 
 INTERPRETED = triton_gpu._INTERPRETED
@@ -170,6 +172,24 @@ def test_a_column_times_a_power_of_two_gives_the_same_digits(arithmetic, exponen
         gradient_by(gates, scaled, grad), gradient_by(gates, projection, grad), strict=True
     ):
         assert torch.equal(actual, before), "gates are those of the column as it was"
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="tests/test_interpreter.py runs this")
+@pytest.mark.parametrize(("side", "bias"), [((5, 6), -1.0), ((2, 18), 0.0), ((3, 17), -2.0)])
+def test_halves_in_numpy_have_the_bits_of_halves_in_the_interpreter(side, bias, monkeypatch):
+    projection = projection_of(side, torch.bfloat16, (bias,))
+
+    def pooled() -> list[Tensor]:
+        outputs = [torch.empty(1, FEATURES) for _ in range(2)]
+        gate_map = torch.empty_like(projection)
+        pool_large_map(projection, outputs[0], None, None, halves=True)
+        pool_large_map(projection, outputs[1], gate_map, None, halves=True)
+        return [*outputs, gate_map]
+
+    expected = pooled()
+    quick_interpreter.halves_in_numpy(monkeypatch)
+    for actual, before in zip(pooled(), expected, strict=True):
+        assert torch.equal(actual, before)
 
 
 GPUS = {

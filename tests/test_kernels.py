@@ -101,7 +101,6 @@ def test_large_maps_stay_within_2e_6_of_the_float64_reference(device, side):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(INTERPRETED, reason="takes the interpreter minutes")
 @pytest.mark.usefixtures("poisoned_memory")
 def test_28x28_maps_stay_within_2e_6_of_the_float64_reference(device):
     _assert_parity(device, (1, 6, 28, 28), 5)

@@ -1,10 +1,14 @@
 """Rows, bands of rows and their prefix sums, as the kernels for large maps take them from memory.
 
-A *band* is the rows [top, bottom] of a map, held as the prefix sums along W of their sum. A band is
-the one that ends a row higher plus a row, so a loop over `bottom` walks all bands that start at
-`top`. Two top rows go through one loop: what a row costs is shared by the bands of both. A row is
-added to the lower band right away, zero times for the row that only the upper one has, so that it
-need not be kept while the upper band is worked on.
+A *band* is the rows [top, bottom] of a map, held as sums along W of their sum: for every edge
+between columns the sum from the middle edge to there, negative to the left of it. As with prefix
+sums a rectangle is the difference of two, but these hold half as many numbers at most: they are
+smaller, and so are their roundings. A band is the one that ends a row higher plus a row, so a loop
+over `bottom` walks all bands that start at `top`.
+
+Two top rows go through one loop: what a row costs is shared by the bands of both. A row is added to
+the lower band right away, zero times for the row that only the upper one has, so that it need not
+be kept while the upper band is worked on.
 
 A thread holds one column, or, in packed halves, two: its *lanes*. Pointers, strides and counts of
 columns are in elements, which then are int32 of two bfloat16 each.
@@ -124,6 +128,38 @@ def _scale(magnitude, BOUND: tl.constexpr, ARITHMETIC: tl.constexpr):
         factor = power_of_two(254 - exponent)
         inverse = 2.0 ** (BOUND - 23)
     return factor, inverse * power_of_two(exponent) + (magnitude - magnitude)
+
+
+@triton.jit
+def edge_values(
+    ptr, no_lanes, factors, inside, stride_w, SIZE: tl.constexpr, BOUND: tl.constexpr,
+    ARITHMETIC: tl.constexpr,
+):  # fmt: skip
+    """A row of SIZE columns from `ptr` on, as a value for every edge but the middle one."""
+    MIDDLE: tl.constexpr = SIZE // 2
+    opposite = ()
+    for lane in tl.static_range(len(factors)):
+        opposite = opposite + (-factors[lane],)
+    left = suffix_values(ptr, no_lanes, opposite, inside, stride_w, MIDDLE, BOUND, ARITHMETIC)
+    right = prefix_values(
+        ptr + MIDDLE * stride_w, no_lanes, factors, inside, stride_w, SIZE - MIDDLE, BOUND,
+        ARITHMETIC,
+    )  # fmt: skip
+    return left + right
+
+
+@triton.jit
+def with_middle_edge(band):
+    """The values at all edges of a band; at the middle one it is zero."""
+    MIDDLE: tl.constexpr = len(band) // 2
+    return band[:MIDDLE] + (tl.zeros_like(band[0]),) + band[MIDDLE:]
+
+
+@triton.jit
+def without_middle_edge(edges):
+    """What belongs to the edges that a band has values for."""
+    MIDDLE: tl.constexpr = (len(edges) - 1) // 2
+    return edges[:MIDDLE] + edges[MIDDLE + 1 :]
 
 
 @triton.jit

@@ -12,7 +12,6 @@ from lca_fused.backends.triton_gpu.arithmetic import (
     add_amounts,
     fma_values,
     lanes_of,
-    relu_of,
     relu_of_difference,
     relu_of_sum,
 )
@@ -20,10 +19,11 @@ from lca_fused.backends.triton_gpu.bands import (
     add_lanes,
     add_times,
     column_scales,
+    edge_values,
     no_values,
-    prefix_values,
     rows_of_two_chunks,
     store_lanes,
+    with_middle_edge,
     zero_lanes,
 )
 from lca_fused.backends.triton_gpu.columns import add
@@ -64,7 +64,7 @@ def sum_within_kernel(
         upper = no_values(zero, SIZE, ARITHMETIC)
         lower = no_values(zero, SIZE, ARITHMETIC)
         for bottom in range(top, H):
-            row = prefix_values(
+            row = edge_values(
                 values + bottom * stride_h + start * stride_w, zero, factors, inside, stride_w,
                 SIZE, BOUND, ARITHMETIC,
             )  # fmt: skip
@@ -173,11 +173,12 @@ def _top_of_turn(turn, split, splits):
 def _amount_within(like, band, weights, ARITHMETIC: tl.constexpr):
     """Sum of weight * relu(rectangle) of a band, lane by lane; a width shares its weight."""
     SIZE: tl.constexpr = len(band)
+    edges = with_middle_edge(band)
     amount = no_values((like,), 1, ARITHMETIC)[0]
     for width in tl.static_range(1, SIZE + 1):
-        same_width = relu_of(band[width - 1], ARITHMETIC)
-        for end in tl.static_range(width, SIZE):
-            rectangle = relu_of_difference(band[end], band[end - width], ARITHMETIC)
+        same_width = relu_of_difference(edges[width], edges[0], ARITHMETIC)
+        for end in tl.static_range(width + 1, SIZE + 1):
+            rectangle = relu_of_difference(edges[end], edges[end - width], ARITHMETIC)
             same_width = add_amounts(same_width, rectangle, ARITHMETIC)
         amount = _add_weighted(amount, same_width, weights + width - 1, ARITHMETIC)
     return lanes_of(amount, ARITHMETIC)

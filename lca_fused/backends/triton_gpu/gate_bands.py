@@ -21,9 +21,11 @@ from lca_fused.backends.triton_gpu.bands import (
     add_lanes,
     add_times,
     column_scales,
+    edge_values,
     no_values,
-    prefix_values,
     store_lanes,
+    with_middle_edge,
+    without_middle_edge,
     zero_lanes,
 )
 from lca_fused.backends.triton_gpu.columns import add, subtract
@@ -74,7 +76,7 @@ def gate_whole_kernel(
         running = no_values(zero, W, ARITHMETIC)
         lower_running = no_values(zero, W, ARITHMETIC)
         for bottom in range(top, H):
-            row = prefix_values(
+            row = edge_values(
                 values + bottom * stride_h, zero, factors, inside, stride_w, W, BOUND, ARITHMETIC
             )
             kh = bottom - top
@@ -115,10 +117,11 @@ def gate_whole_kernel(
 def add_band(totals, running, band, width_weight_ptr, height_weight_ptr, ARITHMETIC: tl.constexpr):
     """Add a band's mean of ReLU to the totals and its steps to `running`; return both.
 
-    The sum of weight * rectangle over open rectangles is that of prefix sum * step down.
+    The sum of weight * rectangle over open rectangles is that of value * step down over edges.
     """
     steps = _steps_within(band, width_weight_ptr, ARITHMETIC)
-    amount = sum_of_products(tl.zeros_like(band[0]), steps[1:], band, ARITHMETIC)
+    where_not_zero = without_middle_edge(steps)
+    amount = sum_of_products(tl.zeros_like(band[0]), where_not_zero, band, ARITHMETIC)
     kh_weight = tl.load(height_weight_ptr)
     totals = add_lanes(totals, lanes_of(amount, ARITHMETIC), -kh_weight)
     return totals, add_times(running, steps, kh_weight, ARITHMETIC)
@@ -139,15 +142,16 @@ def _steps_within(band, width_weight_ptr, ARITHMETIC: tl.constexpr):
     Width by width, so that few weights and gates need be held at a time.
     """
     SIZE: tl.constexpr = len(band)
+    edges = with_middle_edge(band)
     zero = tl.zeros_like(band[0])
     steps = (zero,)
     for _ in tl.static_range(SIZE):
         steps = steps + (zero,)
     for width in tl.static_range(1, SIZE + 1):
         weight = tl.load(width_weight_ptr + width - 1) + zero
-        gates = (is_greater(band[width - 1], zero, ARITHMETIC),)
-        for start in tl.static_range(1, SIZE + 1 - width):
-            gates = gates + (is_greater(band[start + width - 1], band[start - 1], ARITHMETIC),)
+        gates = ()
+        for start in tl.static_range(SIZE + 1 - width):
+            gates = gates + (is_greater(edges[start + width], edges[start], ARITHMETIC),)
         new = ()
         for j in tl.static_range(SIZE + 1):
             step = steps[j]

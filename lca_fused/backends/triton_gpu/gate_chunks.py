@@ -20,8 +20,8 @@ from lca_fused.backends.triton_gpu.bands import (
     add_lanes,
     add_times,
     column_scales,
+    edge_values,
     no_values,
-    prefix_values,
     rows_of_two_chunks,
     store_lanes,
     zero_lanes,
@@ -75,7 +75,7 @@ def gate_within_kernel(
         running = no_values(zero, SIZE + 1, ARITHMETIC)
         lower_running = no_values(zero, SIZE + 1, ARITHMETIC)
         for bottom in range(top, H):
-            row = prefix_values(
+            row = edge_values(
                 values + bottom * stride_h, zero, factors, inside, stride_w, SIZE, BOUND,
                 ARITHMETIC,
             )  # fmt: skip

@@ -1,0 +1,78 @@
+"""Triton's interpreter without most of what it costs, which is in no number it gives.
+
+It patches triton.language anew in every call of a function within a kernel, which takes several
+times as long as what the function does. These patches are never undone, and the launch of a kernel
+patches what our modules use, so once for every module is enough.
+
+Packed halves take some thirty operations of the interpreter each. `halves_in_numpy` takes one of
+numpy instead; tests/test_arithmetic.py sees that both give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+Halves = Any  # an array of float16
+
+
+def install() -> None:
+    """Have functions within kernels patch the language once a module."""
+    from triton.runtime import interpreter
+
+    patched: set[str] = set()
+
+    def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        module = self.fn.__module__
+        if module not in patched:
+            interpreter._patch_lang(self.fn)
+            patched.add(module)
+        return self.rewrite()(*arguments, **keywords)
+
+    interpreter.InterpretedFunction.__call__ = call
+
+
+def _relu(x: Halves) -> Halves:
+    return np.where(x < 0, np.float16(0), x)
+
+
+def _fma(x: Halves, y: Halves, z: Halves) -> Halves:
+    """Rounded once: float64 holds the product and the sum."""
+    product = x.astype(np.float64) * y.astype(np.float64)
+    return (product + z.astype(np.float64)).astype(np.float16)
+
+
+# The functions of arithmetic.py on packed halves that large maps call for every rectangle.
+IN_NUMPY: dict[str, Callable[..., Halves]] = {
+    "add_halves": lambda x, y: x + y,
+    "subtract_halves": lambda x, y: x - y,
+    "fma_halves": _fma,
+    "subtract_product_of_halves": lambda z, x, y: _fma(-x, y, z),
+    "greater_halves": lambda x, y: (x > y).astype(np.float16),
+    "_relu_of_difference_of_halves": lambda b, a: _relu(b - a),
+    "_relu_of_sum_of_halves": lambda b, a: _relu(b + a),
+}
+
+
+def halves_in_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have numpy do the arithmetic of packed halves for the rest of a test."""
+    from lca_fused.backends.triton_gpu import arithmetic
+
+    for name, function in IN_NUMPY.items():
+        monkeypatch.setattr(arithmetic, name, _on_tensors(function))
+
+
+def _on_tensors(function: Callable[..., Halves]) -> Callable[..., Any]:
+    """`function` for tensors of the interpreter, each of which holds an array of int32."""
+    import triton.language as tl
+    from triton.runtime.interpreter import TensorHandle
+
+    def call(*tensors: Any) -> Any:
+        halves = [np.ascontiguousarray(t.handle.data).view(np.float16) for t in tensors]
+        bits = np.ascontiguousarray(function(*halves)).view(np.int32)
+        return tl.tensor(TensorHandle(bits, tl.int32), tensors[0].type)
+
+    return call
