@@ -67,3 +67,11 @@ def test_classes_are_drawn_apart():
 def test_a_fraction_outside_the_range_is_refused(fraction):
     with pytest.raises(DataError, match=rf"is {fraction}, expected .* pass for example 0\.1"):
         stratified_holdout(photos(3), fraction, 0)
+
+
+def test_where_every_photo_is_a_copy_under_another_label_there_is_a_test_all_the_same():
+    samples = [Sample(Path(f"{label}/{k}.jpg"), label) for label in range(3) for k in range(5)]
+    copies = {sample.path: "the same" for sample in samples}
+    rest, held_out = stratified_holdout(samples, 0.2, seed=0, copies=copies)
+    assert (rest, held_out) == stratified_holdout(samples, 0.2, seed=0)
+    assert len(held_out) == 3
