@@ -148,7 +148,7 @@ def _steps_within(band, width_weight_ptr, ARITHMETIC: tl.constexpr):
     for _ in tl.static_range(SIZE):
         steps = steps + (zero,)
     for width in tl.static_range(1, SIZE + 1):
-        weight = tl.load(width_weight_ptr + width - 1) + zero
+        weight = tl.broadcast_to(tl.load(width_weight_ptr + width - 1), zero.shape)
         gates = ()
         for start in tl.static_range(SIZE + 1 - width):
             gates = gates + (is_greater(edges[start + width], edges[start], ARITHMETIC),)
