@@ -26,8 +26,8 @@ def stratified_holdout(
     added to one class move no photo of another.
 
     Copies of one photo stay together: all of them are held out, or none. Where they are of several
-    classes, so that one of the labels is wrong, none is. Only where nothing could be held out at
-    all, as every photo is there again, does the draw pass over that.
+    classes, so that one of the labels is wrong, none is; only where that is every photo, so that
+    nothing could be held out, does the draw pass over it.
 
     Args:
         samples: the photos, in any order: the split depends on their paths only.
@@ -66,7 +66,7 @@ def stratified_holdout(
             groups[_content(photos[index], copies)].append(photos[index])
         of_one_class = [group for key, group in groups.items() if len(classes_of[key]) == 1]
         held_out.update(_hold_out(of_one_class, count, len(photos)))
-    if copies and not held_out:
+    if all(len(classes) > 1 for classes in classes_of.values()):
         return stratified_holdout(ordered, fraction, seed, minimum=minimum)
     return (
         tuple(sample for sample in ordered if sample not in held_out),
