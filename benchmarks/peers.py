@@ -22,8 +22,8 @@ from benchmarks.memory import available_bytes
 from benchmarks.problem import Problem
 from lca_fused import LCA
 from lca_fused.backends import choose
+from lca_fused.heads import RMAC, GeM
 from reference.lca import lca_reference
-from reference.pooling import RMAC, GeM
 
 # Compiled code is unrolled over kernel sizes; beyond this the compiler needs many minutes.
 _COMPILED_POSITIONS = 64
@@ -121,12 +121,12 @@ def average_fc(problem: Problem) -> Head:
 
 def gem(problem: Problem) -> Head:
     """Generalised mean, arXiv 1711.02512."""
-    return Head(GeM().to(problem.x), problem.x, is_lca=False)
+    return Head(GeM(problem.x.shape[1]).to(problem.x), problem.x, is_lca=False)
 
 
 def rmac(problem: Problem) -> Head:
     """Regional maximum activations, arXiv 1511.05879, without its whitening."""
-    return Head(RMAC(), problem.x, is_lca=False)
+    return Head(RMAC(problem.x.shape[1], scale=1.0), problem.x, is_lca=False)
 
 
 def timm_attention(problem: Problem) -> Head:

@@ -1,6 +1,6 @@
 """Write a stored model in formats that run without this project.
 
-    python experiments/export.py runs/cells/.../lca-seed0-*.model.pt --output shipped
+    python experiments/export.py runs/cells/.../lca-seed0-*.model --output shipped
     python experiments/export.py MODEL --output shipped --formats onnx --photos photos/
 
 DIR then holds model.onnx (any number of photos, standard operators), model.pt2 (torch.export),
@@ -33,9 +33,10 @@ from experiments.console import set_up_console
 from experiments.deploy.export_formats import FORMATS, Classify, Format
 from experiments.deploy.export_manifest import describe
 from experiments.deploy.inference import MEGAPIXEL, PhotoReader, find_photos
-from experiments.networks.checkpoint import LoadedClassifier, load_classifier
 from experiments.outputs import check_folder, check_space, missing_packages
 from experiments.storage import save_json
+from lca_fused import Classifier, load_classifier
+from lca_fused.description import described
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +61,8 @@ class DisagreementError(RuntimeError):
 class Options:
     """Which model is written where, and how close it has to be."""
 
-    checkpoint: tyro.conf.Positional[Path]
-    """Stored model, <output>/cells/.../*.model.pt."""
+    model: tyro.conf.Positional[str]
+    """Folder of a stored classifier, <output>/cells/.../*.model; or hf-hub:OWNER/NAME."""
     output: Path
     """Folder of the files; an earlier export in it is replaced, and has to be in each format."""
     formats: tuple[Literal["onnx", "torch-export", "safetensors"], ...] = (
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = tyro.cli(Options, args=arguments, prog="export.py")
         _check_packages(options.formats)
         check_folder(options.output, "--output")
-        classifier = load_classifier(options.checkpoint)
+        classifier = load_classifier(options.model)
         _check_space(classifier, options)
         images = list(_batches(_images(classifier, options.photos)))
         export(classifier, options, images)
@@ -128,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def export(classifier: LoadedClassifier, options: Options, images: Sequence[Tensor]) -> None:
+def export(classifier: Classifier, options: Options, images: Sequence[Tensor]) -> None:
     """Write all formats and their description, or nothing.
 
     Args:
@@ -169,7 +170,7 @@ def export(classifier: LoadedClassifier, options: Options, images: Sequence[Tens
     logger.info("written to %s", options.output.absolute())
 
 
-def _write(classifier: LoadedClassifier, file_format: Format, path: Path) -> None:
+def _write(classifier: Classifier, file_format: Format, path: Path) -> None:
     try:
         file_format.write(classifier, path)
     except (ImportError, OSError):
@@ -191,8 +192,8 @@ def _check_packages(formats: Sequence[str]) -> None:
         )
 
 
-def _check_space(classifier: LoadedClassifier, options: Options) -> None:
-    state = classifier.model.state_dict()
+def _check_space(classifier: Classifier, options: Options) -> None:
+    state = classifier.state_dict()
     weights = sum(value.numel() * value.element_size() for value in state.values())
     check_space(options.output, len(options.formats) * weights, "the exported files")
 
@@ -209,14 +210,12 @@ def _check_folder(options: Options) -> None:
         )
 
 
-def compare(
-    classifier: LoadedClassifier, exported: Classify, images: Sequence[Tensor]
-) -> Agreement:
+def compare(classifier: Classifier, exported: Classify, images: Sequence[Tensor]) -> Agreement:
     """Hold an exported file against the model on batches of images."""
     photos, greatest, other_class = 0, 0.0, 0
     for batch in images:
         with torch.inference_mode():
-            expected = classifier.model(batch)
+            expected = classifier(batch)
         given = exported(batch)
         difference = (given - expected).abs().max().item()
         greatest = difference if math.isnan(difference) else max(greatest, difference)
@@ -234,16 +233,14 @@ def _check(agreement: Agreement, tolerance: float, file: str) -> None:
         )
 
 
-def _images(classifier: LoadedClassifier, folder: Path | None) -> Tensor:
+def _images(classifier: Classifier, folder: Path | None) -> Tensor:
     """Return the photos that can be read, or noise, (n, 3, S, S), as the model takes them."""
     if folder is None:
-        size = classifier.recipe.image_size
+        size = described(classifier).preprocessing.image_size
         generator = torch.Generator().manual_seed(0)
         logger.info("no --photos: the files are tried on %d images of noise", _GENERATED)
         return torch.randn(_GENERATED, 3, size, size, generator=generator)
-    reader = PhotoReader(
-        find_photos([folder]), classifier.recipe, classifier.normalization, _MAX_PIXELS
-    )
+    reader = PhotoReader(find_photos([folder]), described(classifier).preprocessing, _MAX_PIXELS)
     read = list(reader.batches(_BATCH_SIZES[1], workers=0))
     for batch in read:
         for path, reason in batch.unreadable.items():

@@ -29,8 +29,8 @@ from experiments.data.own_output import mark_output
 from experiments.finetuning.options import Finetuning, parse_finetuning
 from experiments.finetuning.outcome import Finetuned
 from experiments.finetuning.photos import PhotoCounts, load_own_photos
-from experiments.networks.backbones import BACKBONES, WeightsError
 from experiments.networks.model import ModelError
+from experiments.networks.weights import WeightsError
 from experiments.outputs import OutputError, check_file, check_folder, missing_packages
 from experiments.report.stored import FACTS_FILE, REPORT_FILE
 from experiments.storage import CheckpointError, save_json
@@ -40,6 +40,7 @@ from experiments.training.distributed import led_by_first_process
 from experiments.training.photos import Photos
 from experiments.training.pretraining import pretrain_embedded_backbone
 from experiments.training.shared_memory import workers_that_fit
+from lca_fused.photos.reading import ImageError
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         finetuned = finetune(options, compute, workers)
         save_json(finetuned.facts(), options.output / FACTS_FILE)
-    except (DataError, WeightsError, ModelError, CheckpointError) as error:
+    except (DataError, ImageError, WeightsError, ModelError, CheckpointError) as error:
         logger.error("error: %s", error)
         return 1
     except (OutputError, OSError) as error:
@@ -97,7 +98,10 @@ def finetune(options: Finetuning, compute: Compute, workers: int) -> Finetuned:
         skip_bad_images=options.skip_bad_images,
     )
     counts = PhotoCounts.of(dataset)
-    recipe = replace(options.recipe, balanced=options.balanced(counts.imbalance))
+    recipe = replace(
+        options.recipe.for_backbone(options.backbone),
+        balanced=options.balanced(counts.imbalance),
+    )
     notes = _notes(counts, balanced=recipe.balanced)
     logger.info("%s", "\n".join(notes))
     cell = Cell(
@@ -111,7 +115,7 @@ def finetune(options: Finetuning, compute: Compute, workers: int) -> Finetuned:
     )
 
     def photos() -> Photos:
-        return Photos.load(dataset, recipe, BACKBONES[cell.backbone].normalization)
+        return Photos.load(dataset, recipe, cell.network.preprocessing)
 
     result = run_cell(cell, photos, options.output, workers)
     return Finetuned(options, folder, counts, cell, result, (*notes, *dataset.notes))
@@ -120,7 +124,7 @@ def finetune(options: Finetuning, compute: Compute, workers: int) -> Finetuned:
 def _photos_folder(options: Finetuning) -> Path:
     if options.photos is not None:
         return options.photos
-    size = options.recipe.image_size
+    size = options.image_size
     return write_scenario(_EMBEDDED_SCENARIO, options.output / "embedded", image_size=size)
 
 
@@ -143,7 +147,7 @@ def _notes(counts: PhotoCounts, *, balanced: bool) -> list[str]:
 def _weights(options: Finetuning, compute: Compute, workers: int) -> Path | None:
     if options.weights is not None or options.backbone != "embedded":
         return options.weights
-    cache, size = options.output / "embedded", options.recipe.image_size
+    cache, size = options.output / "embedded", options.image_size
     data = DataOptions(root=None, cache=cache, image_size=size)
     return pretrain_embedded_backbone(options.output, data, compute, workers)
 
@@ -153,7 +157,7 @@ def _workers(options: Finetuning, compute: Compute) -> int:
         share_cores(compute, options.workers),
         options.workers,
         photos=options.recipe.batch_size,
-        image_size=options.recipe.image_size,
+        image_size=options.image_size,
     )
 
 

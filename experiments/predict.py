@@ -1,6 +1,6 @@
 """Say which products photos show.
 
-    python experiments/predict.py runs/cells/.../lca-seed0-*.model.pt photos/ shelf.jpg
+    python experiments/predict.py runs/cells/.../lca-seed0-*.model photos/ shelf.jpg
     python experiments/predict.py MODEL photos/ --format jsonl --output predictions.jsonl
     python experiments/predict.py MODEL photos/ --explain pictures/
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import os
 import sys
 import time
@@ -40,13 +39,16 @@ from experiments.deploy.prediction_rows import (
     CsvWriter,
     JsonLinesWriter,
     NoReaderError,
-    Prediction,
+    PhotoRow,
     RowWriter,
 )
-from experiments.networks.checkpoint import LoadedClassifier, load_classifier
 from experiments.outputs import check_folder
 from experiments.training.device import Compute, Precision, resolve_compute, share_cores
 from experiments.training.shared_memory import workers_that_fit
+from lca_fused import load_classifier
+from lca_fused.classifier import Classifier
+from lca_fused.description import described
+from lca_fused.prediction import PredictionError, predictions_of
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +78,8 @@ class Pictures(Protocol):
 class Options:
     """What to predict, with which model, and where the rows go."""
 
-    checkpoint: tyro.conf.Positional[Path]
-    """Stored model, <output>/cells/.../*.model.pt."""
+    model: tyro.conf.Positional[str]
+    """Folder of a stored classifier, <output>/cells/.../*.model; or hf-hub:OWNER/NAME."""
     photos: tyro.conf.Positional[tuple[Path, ...]]
     """Photos, and folders that are searched for photos to any depth; each photo counts once."""
     top_k: int = 5
@@ -126,14 +128,14 @@ class Predictor:
         top_k: classes a photo; all of them where there are fewer.
     """
 
-    def __init__(self, classifier: LoadedClassifier, compute: Compute, top_k: int) -> None:
-        self.classes = classifier.classes
+    def __init__(self, classifier: Classifier, compute: Compute, top_k: int) -> None:
+        self.classes = described(classifier).classes
         self.compute = compute
-        self.top_k = min(top_k, len(classifier.classes))
-        self._model = classifier.model.to(compute.device).to(memory_format=torch.channels_last)
+        self.top_k = top_k
+        self._model = classifier.to(compute.device).to(memory_format=torch.channels_last)
 
-    def predict(self, paths: Sequence[Path], images: Tensor) -> list[Prediction]:
-        """Return a prediction a photo.
+    def predict(self, paths: Sequence[Path], images: Tensor) -> list[PhotoRow]:
+        """Return a row a photo.
 
         Args:
             paths: of n photos.
@@ -143,22 +145,16 @@ class Predictor:
             return []
         with torch.inference_mode(), self.compute.autocast():
             logits = self._model(images)
-        probabilities, ranked = logits.cpu().double().softmax(dim=1).topk(self.top_k)
-        return [
-            self._prediction(path, classes, p)
-            for path, classes, p in zip(paths, ranked.tolist(), probabilities.tolist(), strict=True)
-        ]
+        return [self._row(path, logit) for path, logit in zip(paths, logits.split(1), strict=True)]
 
-    def _prediction(
-        self, path: Path, classes: Sequence[int], probabilities: Sequence[float]
-    ) -> Prediction:
-        if not all(map(math.isfinite, probabilities)):
-            return Prediction(
+    def _row(self, path: Path, logits: Tensor) -> PhotoRow:
+        try:
+            (prediction,) = predictions_of(logits, self.classes, self.top_k)
+        except PredictionError:
+            return PhotoRow(
                 path, error="the network's output is not finite; try --precision float32"
             )
-        names = [self.classes[index] for index in classes]
-        top = tuple(zip(names, probabilities, strict=True))
-        return Prediction(path, top=top, likeliest=classes[0])
+        return PhotoRow(path, prediction)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _predict(options: Options) -> int:
     with ExitStack() as stack:
         try:
-            classifier = load_classifier(options.checkpoint)
+            classifier = load_classifier(options.model)
             compute = resolve_compute(options.device, options.precision)
             photos = find_photos(options.photos)
             workers = _workers(options, classifier, compute, len(photos))
@@ -203,7 +199,7 @@ def _predict(options: Options) -> int:
 
 def _predict_all(
     options: Options,
-    classifier: LoadedClassifier,
+    classifier: Classifier,
     compute: Compute,
     photos: Sequence[Path],
     workers: int,
@@ -212,13 +208,13 @@ def _predict_all(
 ) -> int:
     predictor = Predictor(classifier, compute, options.top_k)
     max_pixels = round(options.max_megapixels * MEGAPIXEL)
-    reader = PhotoReader(photos, classifier.recipe, classifier.normalization, max_pixels)
+    reader = PhotoReader(photos, described(classifier).preprocessing, max_pixels)
     failed, incomplete, start = 0, 0, time.perf_counter()
     with tqdm(total=len(photos), unit="img", desc="predicting") as bar:
         for batch in reader.batches(options.batch_size, workers):
             images = batch.images.to(compute.device, memory_format=torch.channels_last)
             predictions = predictor.predict(batch.readable, images)
-            errors = [Prediction(path, error=reason) for path, reason in batch.unreadable.items()]
+            errors = [PhotoRow(path, error=reason) for path, reason in batch.unreadable.items()]
             unwritten = rows.write(_in_order(batch.paths, predictions + errors))
             failed += _report(predictions + errors)
             incomplete += _list(unwritten)
@@ -232,36 +228,36 @@ def _predict_all(
     return 1 if failed or incomplete else 0
 
 
-def _workers(options: Options, classifier: LoadedClassifier, compute: Compute, photos: int) -> int:
+def _workers(options: Options, classifier: Classifier, compute: Compute, photos: int) -> int:
     # Starting processes takes longer than a batch of photos.
     few = photos <= options.batch_size and options.workers is None
     return workers_that_fit(
         share_cores(compute, 0 if few else options.workers),
         options.workers,
         photos=options.batch_size,
-        image_size=classifier.recipe.image_size,
+        image_size=described(classifier).preprocessing.image_size,
     )
 
 
 def _explain(
-    pictures: Pictures, predictions: Sequence[Prediction], images: Tensor
+    pictures: Pictures, predictions: Sequence[PhotoRow], images: Tensor
 ) -> dict[Path, str]:
     """Save a picture a photo, of the class that its row names first; return what went wrong."""
     named = {
-        index: prediction.likeliest
-        for index, prediction in enumerate(predictions)
-        if prediction.likeliest is not None
+        index: row.prediction.indices[0]
+        for index, row in enumerate(predictions)
+        if row.prediction is not None
     }
     paths = [predictions[index].path for index in named]
     return pictures.save(paths, images[list(named)], list(named.values()))
 
 
-def _in_order(paths: Sequence[Path], predictions: Sequence[Prediction]) -> list[Prediction]:
+def _in_order(paths: Sequence[Path], predictions: Sequence[PhotoRow]) -> list[PhotoRow]:
     by_path = {prediction.path: prediction for prediction in predictions}
     return [by_path[path] for path in paths]
 
 
-def _report(predictions: Sequence[Prediction]) -> int:
+def _report(predictions: Sequence[PhotoRow]) -> int:
     """Log the photos without a prediction; return how many there are."""
     return _list({p.path: p.error for p in predictions if p.error is not None})
 
@@ -273,7 +269,7 @@ def _list(problems: Mapping[Path, str]) -> int:
     return len(problems)
 
 
-def _pictures(classifier: LoadedClassifier, folder: Path | None) -> Pictures | None:
+def _pictures(classifier: Classifier, folder: Path | None) -> Pictures | None:
     if folder is None:
         return None
     # Here, as nothing else needs matplotlib.
@@ -289,9 +285,9 @@ def _pictures(classifier: LoadedClassifier, folder: Path | None) -> Pictures | N
 
 
 @contextmanager
-def _rows(options: Options, classifier: LoadedClassifier) -> Iterator[RowWriter]:
+def _rows(options: Options, classifier: Classifier) -> Iterator[RowWriter]:
     """Open what the rows are written to."""
-    k = min(options.top_k, len(classifier.classes))
+    k = min(options.top_k, len(described(classifier).classes))
     with _opened(options.output) as file:
         yield CsvWriter(file, k) if options.format == "csv" else JsonLinesWriter(file)
 

@@ -125,7 +125,7 @@ def explain(
     """Take class logits apart: exactly what each position and each rectangle of the map adds.
 
     For models in which a linear classifier stands directly behind LCA (dropout between them does
-    nothing here), wherever in the model they are: `LCAClassifier`, an nn.Sequential, a class of
+    nothing here), wherever in the model they are: `Classifier`, an nn.Sequential, a class of
     your own. The model is run once, in evaluation mode and without autocast, and is left as it
     was: modes, gradients and hooks. That its logits are what is explained is checked with numbers.
 

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from experiments.data.folder import load_folder
-from experiments.networks.backbones import Normalization, small_resnet
-from experiments.networks.model import ModelError, ProductClassifier
+from experiments.networks.model import ModelError, new_classifier
 from experiments.storage import save_checkpoint, save_json
 from experiments.training.device import Compute
 from experiments.training.distributed import current_team, led_by_first_process
@@ -24,6 +23,8 @@ from experiments.training.recipe import Recipe
 from experiments.training.scoring import Score
 from experiments.training.steps import Stepper
 from experiments.training.trainer import Trainer
+from lca_fused.backbones import small_resnet
+from lca_fused.preprocessing import Preprocessing
 from tests.products import write_weights
 
 # 36 training photos: 4 steps an epoch, the last of 6; of 7 a step, 6 steps, the last of 1.
@@ -80,7 +81,7 @@ def train(
 ) -> None:
     """Train and write OUTPUT.json (the progress) and OUTPUT.pt (the weights)."""
     torch.manual_seed(0)
-    model = ProductClassifier(small_resnet(), "lca", 3, recipe.image_size)
+    model = new_classifier(small_resnet(), "lca", 3, recipe.image_size)
     trainer = Trainer(
         model,
         loss or nn.CrossEntropyLoss(),
@@ -113,7 +114,7 @@ def train_by_name(name: str, photos: Photos, output: Path) -> None:
 
 def load_photos(root: Path) -> Photos:
     dataset = load_folder(root, validation_fraction=0.3, train_repeats=3)
-    return Photos.load(dataset, PLAIN, Normalization())
+    return Photos.load(dataset, PLAIN, Preprocessing(image_size=PLAIN.image_size))
 
 
 def run_study(root: Path, output: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from experiments.networks.backbones import small_resnet
+from lca_fused.backbones import small_resnet
 
 COLOURS = {"apple": (200, 40, 40), "lime": (60, 180, 60), "plum": (90, 40, 150)}
 

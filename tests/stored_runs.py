@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.networks.backbones import small_resnet
-from experiments.networks.model import ProductClassifier
-from experiments.storage import save_checkpoint
+from experiments.networks.model import new_classifier
+from experiments.study.cells import model_folder
 from experiments.training.recipe import Recipe
+from lca_fused.backbones import find_backbone
 from tests.products import COLOURS
 
 CLASSES = tuple(sorted(COLOURS))
@@ -31,6 +31,7 @@ def settings(method: str, seed: int = 0, dataset: str = "folder/photos", **recip
         "seed": seed,
         "backbone": "embedded",
         "weights": "fedcba9876543210",
+        "preprocessing": find_backbone("embedded").at(full["image_size"]).preprocessing.to_dict(),
         "recipe": full,
         "precision": "float32",
     }
@@ -86,11 +87,13 @@ def write_cell(run: Path, stored: dict, name: str = "") -> Path:
 def write_model(cell: Path, head: str = "lca", classes: tuple[str, ...] = CLASSES) -> Path:
     """Write an untrained classifier beside a cell's result, as `run_cell` does."""
     torch.manual_seed(0)
-    model = ProductClassifier(small_resnet(), head, len(classes), SIZE)
-    path = cell.with_suffix(".model.pt")
-    state = {"model": model.state_dict(), "classes": list(classes)}
-    save_checkpoint(state | {"settings": json.loads(cell.read_text())["settings"]}, path)
-    return path
+    backbone = find_backbone("embedded").at(SIZE)
+    classifier = new_classifier(backbone.build(), head, len(classes), SIZE)
+    stored = json.loads(cell.read_text())["settings"]
+    classifier.describe(classes, backbone=backbone, training=stored)
+    folder = model_folder(cell)
+    classifier.save_pretrained(folder)
+    return folder
 
 
 def write_study(run: Path) -> Path:

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from benchmarks.memory import highest_sum, peak_extra_bytes
-from experiments.networks.heads import HEADS
 from experiments.networks.model import ModelError
 from experiments.networks.weights import WeightsError
 from experiments.training import cost, step_cost
 from experiments.training.device import Compute
 from experiments.training.recipe import Recipe
+from experiments.training.step_cost import HEADS
 from tests.products import write_weights
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -74,7 +74,7 @@ def test_a_step_is_a_real_one(monkeypatch):
     (step,) = steps
     before = {name: p.detach().clone() for name, p in step.stepper.model.named_parameters()}
     step()
-    for name in ("features.0.weight", "head.weight", "classifier.weight"):
+    for name in ("backbone.0.weight", "lca.weight", "classifier.weight"):
         assert not torch.equal(step.stepper.model.get_parameter(name), before[name]), name
 
 
@@ -169,7 +169,7 @@ def test_command_prints_the_table_and_writes_json(tmp_path, capsys):
     ("wrong", "message"),
     [
         (["--heads", "nonsense"], r"head is nonsense; expected from gap, "),
-        (["--backbone", "nonsense"], r"backbone is nonsense; expected from embedded, "),
+        (["--backbone", "nonsense"], "backbone is 'nonsense'; expected timm:NAME, "),
         (["--device", "nonsense"], "device is 'nonsense'"),
         (["--rounds", "0"], "rounds is 0; expected at least 1"),
         (["--batch-size", "0"], "batch_size is 0"),

@@ -6,13 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-from experiments.data.augment import (
-    Augmentation,
-    evaluation_transform,
-    resized_side,
-    training_transform,
-)
+from experiments.data.augment import Augmentation, training_transform
+from lca_fused.preprocessing import Preprocessing
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 NONE = {
@@ -28,6 +25,10 @@ NONE = {
 }
 
 
+def preprocessing(image_size: int, **options) -> Preprocessing:
+    return Preprocessing(image_size=image_size, mean=MEAN, std=STD, **options)
+
+
 def photo(height: int = 40, width: int = 40) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
@@ -40,7 +41,7 @@ def normalised(pixels: Tensor) -> Tensor:
 
 
 def draws(count: int, image: Tensor, **strength) -> list[Tensor]:
-    transform = training_transform(24, Augmentation(**{**NONE, **strength}), MEAN, STD)
+    transform = training_transform(preprocessing(24), Augmentation(**{**NONE, **strength}))
     torch.manual_seed(0)
     return [transform(image).as_subclass(Tensor) for _ in range(count)]
 
@@ -85,7 +86,7 @@ def test_crop_ratio_shapes_the_crop():
 def test_no_photo_is_mirrored():
     left_half_white = torch.zeros((3, 40, 40), dtype=torch.uint8)
     left_half_white[:, :, :20] = 255
-    transform = training_transform(24, Augmentation(), MEAN, STD)
+    transform = training_transform(preprocessing(24), Augmentation())
     torch.manual_seed(0)
     for _ in range(40):
         drawn = transform(tv_tensors.Image(left_half_white)).mean(dim=(0, 1))
@@ -101,13 +102,50 @@ def test_what_perspective_uncovers_has_the_mean_colour():
     assert lowest < 0.01  # half a grey level
 
 
-@pytest.mark.parametrize(("size", "center_crop", "side"), [(224, 0.875, 256), (224, 1, 224)])
-def test_the_cache_side_is_what_evaluation_resizes_to(size, center_crop, side):
-    assert resized_side(size, center_crop) == side
+@pytest.mark.parametrize(
+    ("size", "crop", "side"),
+    [(224, 0.875, 256), (224, 1.0, 224), (224, 0.9, 248), (224, 224 / 232, 232), (100, 0.875, 114)],
+)
+def test_evaluation_resizes_to_the_side_that_timm_and_torchvision_resize_to(size, crop, side):
+    assert preprocessing(size, crop=crop).resized_side == side
 
 
-def test_resized_side_rounds_up():
-    assert resized_side(100, 0.875) == 115
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_photos_are_resized_as_the_network_wants_them(interpolation):
+    image = photo(40, 60)
+    drawn = preprocessing(20, crop=1.0, interpolation=interpolation).transform()(image)
+    expected = v2.functional.resize(image, 20, v2.InterpolationMode(interpolation), antialias=True)
+    torch.testing.assert_close(drawn, normalised(expected[:, :, 5:25]))
+
+
+def test_a_photo_can_become_a_square_whole():
+    drawn = preprocessing(20, crop=1.0, keep_ratio=False).transform()(photo(40, 60))
+    expected = v2.functional.resize(photo(40, 60), [20, 20], antialias=True)
+    torch.testing.assert_close(drawn, normalised(expected))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"image_size": 0},
+        {"image_size": True},
+        {"crop": 0.0},
+        {"crop": 1.1},
+        {"interpolation": "nearest"},
+        {"mean": (0.5, 0.5)},
+        {"std": (0.5, 0.0, 0.5)},
+        {"std": (0.5, float("nan"), 0.5)},
+    ],
+)
+def test_preprocessing_out_of_range_is_named(option):
+    (name,) = option
+    with pytest.raises(ValueError, match=rf"{name} is .*expected"):
+        Preprocessing(**option)
+
+
+def test_the_normalisation_is_undone_for_the_eye():
+    shown = preprocessing(24).photos_of(normalised(photo(24, 24))[None])[0]
+    assert torch.equal(shown.permute(2, 0, 1), photo(24, 24).as_subclass(Tensor))
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (32, 50), (50, 32)])
@@ -115,14 +153,14 @@ def test_evaluation_takes_the_centre(height, width):
     image = photo(height, width)
     top, left = (height - 28) // 2, (width - 28) // 2
     expected = normalised(image[:, top : top + 28, left : left + 28])
-    drawn = evaluation_transform(28, MEAN, STD)(image)
+    drawn = preprocessing(28).transform()(image)
     assert drawn.dtype == torch.float32
     torch.testing.assert_close(drawn.as_subclass(Tensor), expected)
 
 
 def test_evaluation_can_keep_the_whole_square():
     image = photo(28, 28)
-    drawn = evaluation_transform(28, MEAN, STD, center_crop=1.0)(image)
+    drawn = preprocessing(28, crop=1.0).transform()(image)
     torch.testing.assert_close(drawn.as_subclass(Tensor), normalised(image))
 
 
@@ -134,7 +172,6 @@ def test_evaluation_can_keep_the_whole_square():
         {"crop_ratio": (2.0, 1.0)},
         {"rotation": 190.0},
         {"hue": 0.6},
-        {"center_crop": 0.0},
         {"perspective": 1.1},
         {"perspective_probability": -0.1},
         {"blur": 2.0},

@@ -15,8 +15,10 @@ from torchvision.transforms import v2
 from experiments.data.augment import Augmentation, training_transform
 from experiments.data.backgrounds import BACKGROUNDS, lay_on_background
 from experiments.data.dataset import DataError, Sample
-from experiments.data.images import ImageError, check_images, read_cutout
+from experiments.data.images import check_images, read_cutout
 from experiments.data.torch_dataset import PhotoDataset
+from lca_fused.photos.reading import ImageError
+from lca_fused.preprocessing import Preprocessing
 
 RED, PHOTO = (220, 20, 20), (10, 200, 90)
 
@@ -97,7 +99,7 @@ def test_the_edge_of_a_product_is_mixed_by_its_opacity():
 
 
 def test_items_are_the_same_from_any_number_of_workers(samples):
-    transform = training_transform(16, Augmentation(), (0.5,) * 3, (0.5,) * 3)
+    transform = training_transform(Preprocessing(image_size=16), Augmentation())
     dataset = PhotoDataset(samples, transform, repeats=8, seed=3, cache_side=32, workers=1)
     alone, shared = (
         torch.cat([images for images, _ in DataLoader(dataset, batch_size=4, num_workers=workers)])
@@ -109,7 +111,7 @@ def test_items_are_the_same_from_any_number_of_workers(samples):
 
 
 def test_a_photo_that_is_no_cutout_is_drawn_as_if_there_were_none(samples):
-    transform = training_transform(16, Augmentation(), (0.5,) * 3, (0.5,) * 3)
+    transform = training_transform(Preprocessing(image_size=16), Augmentation())
     alone = PhotoDataset([samples[1], samples[1]], transform, workers=1)
     beside = PhotoDataset([samples[0], samples[1]], transform, workers=1)
     assert torch.equal(alone[1][0], beside[1][0])

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from experiments.data.dataset import DataError, Sample
-from experiments.data.formats import readable_suffixes
-from experiments.data.images import ImageError, check_images, read_image
+from experiments.data.images import check_images
+from lca_fused.photos.formats import readable_suffixes
+from lca_fused.photos.reading import ImageError, read_image
 
 
 def noise(path: Path) -> Path:
@@ -67,16 +68,29 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_the_error_names_file_reason_and_remedy(tmp_path, name):
-    make, reason = BAD[name]
-    if name == "heic.jpg" and ".heic" in readable_suffixes():
+@pytest.fixture(params=BAD)
+def bad(tmp_path, request) -> tuple[Path, str]:
+    """A file that cannot be read, and how what is wrong with it starts."""
+    if request.param == "heic.jpg" and ".heic" in readable_suffixes():
         pytest.skip("HEIC is read here")
-    path = make(tmp_path / name)
+    make, reason = BAD[request.param]
+    return make(tmp_path / request.param), reason
+
+
+def test_the_error_names_file_and_reason(bad):
+    path, reason = bad
     with pytest.raises(ImageError) as raised:
         read_image(path)
+    assert str(raised.value).startswith(f"{path}: {reason}")
+    assert str(raised.value) == f"{path}: {raised.value.reason}"
+
+
+def test_a_data_set_with_such_a_file_names_it_and_the_remedy(bad):
+    path, reason = bad
+    with pytest.raises(DataError) as raised:
+        check_images([Sample(path, 0)], skip=False)
     message = str(raised.value)
-    assert message.startswith(f"{path}: {reason}")
+    assert f"  {path}: {reason}" in message
     assert "--skip-bad-images" in message
     assert "Remove" in message
 

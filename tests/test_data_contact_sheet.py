@@ -11,6 +11,7 @@ from experiments.data.augment import Augmentation, training_transform
 from experiments.data.contact_sheet import save_contact_sheet
 from experiments.data.dataset import Sample
 from experiments.data.torch_dataset import PhotoDataset
+from lca_fused.preprocessing import Preprocessing
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 SIZE, GAP = 16, 2
@@ -24,7 +25,8 @@ def dataset(tmp_path) -> PhotoDataset:
         path = tmp_path / f"{label}.png"
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
         samples.append(Sample(path, label))
-    transform = training_transform(SIZE, Augmentation(blur=0.0), MEAN, STD)
+    preprocessing = Preprocessing(image_size=SIZE, mean=MEAN, std=STD)
+    transform = training_transform(preprocessing, Augmentation(blur=0.0))
     dataset = PhotoDataset(samples, transform, workers=1)
     dataset.set_epoch(7)
     return dataset

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.data.augment import Augmentation, evaluation_transform, training_transform
+from experiments.data.augment import Augmentation, training_transform
 from experiments.data.catalog import CATALOG, DataOptions, load_dataset
 from experiments.data.dataset import DataError, DataNotGivenError, Sample
 from experiments.data.grozi import load_grozi
@@ -22,6 +22,8 @@ from experiments.data.grozi_files import read_names
 from experiments.data.images import read_sample
 from experiments.data.torch_dataset import PhotoDataset
 from experiments.data.video_split import NEIGHBOURS
+from lca_fused.photos.reading import ImageError
+from lca_fused.preprocessing import Preprocessing
 from tests.grozi_tree import CROPS, NAMES, PRODUCTS, SHADES, SIGHTINGS, coordinates, write_grozi
 
 CLASSES = tuple(f"{product} {NAMES[product]}" for product in PRODUCTS)
@@ -135,9 +137,9 @@ def test_a_tiny_dark_crop_goes_through_training_and_evaluation(folder):
     dataset = load_grozi(folder, "in-vitro")
     tiny = next(s for s in dataset.test if (product_of(s), s.path.stem) == (3, "video1"))
     assert Image.open(tiny.path).width == 11
-    scaling = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    preprocessing = Preprocessing(image_size=64)
     strong = Augmentation(blur=1.0, perspective_probability=1.0)
-    for transform in (training_transform(64, strong, *scaling), evaluation_transform(64, *scaling)):
+    for transform in (training_transform(preprocessing, strong), preprocessing.transform()):
         image, label = PhotoDataset([tiny], transform, cache_side=96, workers=1)[0]
         assert image.shape == (3, 64, 64)
         assert image.isfinite().all()
@@ -146,7 +148,8 @@ def test_a_tiny_dark_crop_goes_through_training_and_evaluation(folder):
 
 def test_packshots_leave_their_white_behind_and_keep_their_product(folder):
     train = load_grozi(folder, "in-vitro").train
-    transform = evaluation_transform(20, (0.0,) * 3, (1.0,) * 3, center_crop=1.0)
+    plain = Preprocessing(image_size=20, crop=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    transform = plain.transform()
     items = PhotoDataset(train, transform, cache_side=20, workers=1)
     for (image, label), sample in zip(items, train, strict=True):
         shade = torch.tensor(SHADES[PRODUCTS[label]])[:, None, None] / 255
@@ -284,7 +287,7 @@ def test_a_mask_of_another_size_is_named(folder):
     mask = folder / "inVitro" / "1" / "web" / "masks" / "mask2.png"
     Image.new("L", (10, 12), 255).save(mask)
     sample = next(s for s in load_grozi(folder, "in-vitro").train if s.mask == mask)
-    with pytest.raises(DataError, match=r"is 10 x 12 pixels, its photo 60 x 40; remove the mask"):
+    with pytest.raises(ImageError, match=r"is 10 x 12 pixels, its photo 60 x 40; remove the mask"):
         read_sample(sample)
     assert any(f.startswith(f"{mask} is 10 x 12 pixels") for f in check_grozi(folder))
 

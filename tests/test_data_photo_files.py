@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from experiments.data import formats
 from experiments.data.left_out import LeftOut, Why, describe
 from experiments.data.own_output import MARKER, PICTURE_METADATA, is_own_picture, mark_output
 from experiments.data.photo_files import PhotoFiles, find_photos
+from lca_fused.photos import formats
 
 
 def photo(path: Path, **options) -> Path:
@@ -216,7 +216,9 @@ def test_a_folder_of_results_is_left_out(tmp_path):
     assert reasons(found) == {"runs": Why.OUTPUT}
 
 
-@pytest.mark.parametrize("name", ["finetune.json", "cells/set/lca-seed0-0123abcd.model.pt"])
+@pytest.mark.parametrize(
+    "name", ["finetune.json", "cells/set/lca-seed0-0123abcd.model/config.json"]
+)
 def test_a_run_before_there_were_markers_is_known_by_its_files(tmp_path, name):
     touch(tmp_path / "runs" / name)
     assert reasons(find_photos(tmp_path)) == {"runs": Why.OUTPUT}

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from experiments.data.dataset import Sample
-from experiments.data.images import check_images, image_size, read_image
+from experiments.data.images import check_images
+from lca_fused.photos.reading import image_size, read_image
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

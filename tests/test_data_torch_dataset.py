@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from experiments.data.augment import Augmentation, evaluation_transform, training_transform
+from experiments.data.augment import Augmentation, training_transform
 from experiments.data.dataset import DataError, Sample
 from experiments.data.grocery_store import load_grocery_store
-from experiments.data.images import ImageError
 from experiments.data.torch_dataset import PhotoDataset
+from lca_fused.photos.reading import ImageError
+from lca_fused.preprocessing import Preprocessing
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
 SIZES = [(60, 40), (40, 60), (48, 48), (20, 24)]  # (width, height)
@@ -37,7 +38,11 @@ def samples(tmp_path) -> list[Sample]:
 
 def augmented(samples: list[Sample], **options) -> PhotoDataset:
     strength = Augmentation(blur=0.5, erase=0.5)
-    return PhotoDataset(samples, training_transform(16, strength, MEAN, STD), **options)
+    return PhotoDataset(
+        samples,
+        training_transform(Preprocessing(image_size=16, mean=MEAN, std=STD), strength),
+        **options,
+    )
 
 
 def raw(samples: list[Sample], **options) -> PhotoDataset:
@@ -218,7 +223,7 @@ def test_no_samples():
 @pytest.mark.data
 def test_real_photos_make_batches(data_root):
     test = load_grocery_store(data_root, "many-shot").test[:64]
-    dataset = PhotoDataset(test, evaluation_transform(224, MEAN, STD), cache_side=256)
+    dataset = PhotoDataset(test, Preprocessing().transform(), cache_side=256)
     batch, labels = next(iter(DataLoader(dataset, batch_size=64)))
     assert batch.shape == (64, 3, 224, 224)
     assert batch.isfinite().all()

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from experiments.data.augment import evaluation_transform
 from experiments.data.grocery_store import load_grocery_store
 from experiments.data.torch_dataset import PhotoDataset
-from experiments.networks.model import ProductClassifier
 from lca_fused import LCA, Explanation, RectangleContributions, attach_lca, explain
+from lca_fused.backbones import small_resnet
+from lca_fused.preprocessing import Preprocessing
 from lca_fused.rectangles import num_rectangles, resolve_kernel_sizes
-from tests.products import small_resnet
 
 SHAPES = [(1, 2), (5, 3), (7, 7)]
 Rectangle = tuple[int, int, int, int]
@@ -139,10 +138,11 @@ def assert_sums_to(explanation: Explanation, logits: Tensor, tolerance: float) -
 @pytest.mark.data
 def test_both_sums_are_the_logit_less_its_bias_on_real_photos(data_root):
     photos = load_grocery_store(data_root, "many-shot").test[::40][:20]
-    transform = evaluation_transform(112, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    half = (0.5, 0.5, 0.5)
+    transform = Preprocessing(image_size=112, mean=half, std=half).transform()
     batch = torch.stack([photo for photo, _ in PhotoDataset(photos, transform)])
     assert len(batch) == 20
-    model = ProductClassifier(small_resnet(), "lca", num_classes=31, image_size=112).eval()
+    model = attach_lca(small_resnet(), 31).eval()
     with torch.no_grad():
         logits = model(batch)
     assert_sums_to(explain(model, batch), logits, 1e-5)

@@ -17,12 +17,13 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from experiments.data.images import read_image
 from experiments.deploy.export_formats import FORMATS, Format
 from experiments.deploy.export_manifest import describe
 from experiments.deploy.inference import PhotoReader, find_photos
 from experiments.export import Agreement, _check, compare, main
-from experiments.networks.checkpoint import load_classifier
+from lca_fused import load_classifier
+from lca_fused.photos.reading import read_image
+from lca_fused.preprocessing import Preprocessing
 from tests.products import COLOURS, write_photos
 from tests.stored_models import SIDE, write_model
 
@@ -38,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("models") / "lca-seed0.model.pt")
+    return write_model(tmp_path_factory.mktemp("models") / "lca-seed0.model")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_writes_every_format_and_nothing_else(exported):
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_onnx_gives_the_models_logits_for_any_number_of_photos(model, exported, count):
     images = torch.randn(count, 3, SIDE, SIDE)
-    expected = load_classifier(model).model(images).detach()
+    expected = load_classifier(model)(images).detach()
     given = OnnxClassifier(exported / "model.onnx", threads=1)(images)
     torch.testing.assert_close(given, expected, rtol=0, atol=1e-4)
     assert expected.abs().max() > 0.1  # so that the tolerance says something
@@ -102,13 +103,13 @@ def test_made_up_operator_is_refused(exported, tmp_path):
 def test_torch_export_gives_the_models_logits(model, exported):
     images = torch.randn(3, 3, SIDE, SIDE)
     program = torch.export.load(exported / "model.pt2")
-    expected = load_classifier(model).model(images)
+    expected = load_classifier(model)(images)
     torch.testing.assert_close(program.module()(images), expected, rtol=0, atol=1e-4)
 
 
 def test_safetensors_holds_the_models_tensors(model, exported):
     tensors = safetensors_torch.load_file(exported / "model.safetensors")
-    state = load_classifier(model).model.state_dict()
+    state = load_classifier(model).state_dict()
     assert tensors.keys() == state.keys()
     assert all(torch.equal(tensors[key], state[key]) for key in state)
 
@@ -131,7 +132,7 @@ def test_manifest_describes_the_files(exported):
     assert description["classes"] == sorted(COLOURS)
     assert description["input"]["shape"] == ["batch", 3, SIDE, SIDE]
     assert torch.__version__.startswith(description["versions"]["torch"])
-    assert description["model"]["backbone"] == "embedded"
+    assert description["model"]["backbone"]["name"] == "embedded"
     assert set(description["files"]) == set(FORMATS)
     for entry in description["files"].values():
         data = (exported / entry["file"]).read_bytes()
@@ -143,17 +144,22 @@ def test_manifest_describes_the_files(exported):
 
 
 def test_manifest_of_classes_that_are_no_text_is_read_by_strict_readers(model):
-    loaded = replace(load_classifier(model), classes=("caf\udce9", "lime", "plum"))
+    loaded = load_classifier(model)
+    loaded.describe(["caf\udce9", "lime", "plum"], backbone="embedded")
     (first, *_) = describe(loaded, {}, {})["classes"]
     assert first == "caf\\udce9"
     first.encode()  # no half of a surrogate pair, which many readers of JSON refuse
 
 
-def test_manifest_preprocessing_makes_the_networks_input(model, exported, tmp_path):
+@pytest.fixture
+def photo(tmp_path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (200, 150, 3), dtype=np.uint8)
-    photo = tmp_path / "photo.png"
-    Image.fromarray(pixels).resize((300, 400)).save(photo)
-    steps = manifest(exported)["preprocessing"]
+    Image.fromarray(pixels).resize((300, 400)).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def follow(steps: dict, photo: Path) -> torch.Tensor:
+    """Do with a photo what a manifest says."""
     image = read_image(photo)
     side = steps["shrink_shorter_side_to_at_most"]
     scale = side / min(image.size)
@@ -161,18 +167,44 @@ def test_manifest_preprocessing_makes_the_networks_input(model, exported, tmp_pa
     image = image.resize(
         (round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR
     )
+    size = steps["resize"] if "resize" in steps else [steps["resize_shorter_side"]]
+    interpolation = v2.InterpolationMode(steps["interpolation"])
     x = v2.functional.pil_to_tensor(image)
-    x = v2.functional.resize(x, [steps["resize_shorter_side"]], antialias=steps["antialias"])
+    x = v2.functional.resize(x, size, interpolation, antialias=steps["antialias"])
     x = v2.functional.center_crop(x, [steps["center_crop"]]) * steps["scale"]
-    x = (x - torch.tensor(steps["mean"])[:, None, None]) / torch.tensor(steps["std"])[:, None, None]
-    loaded = load_classifier(model)
-    (item,) = PhotoReader([photo], loaded.recipe, loaded.normalization, 10**8)
+    return (x - torch.tensor(steps["mean"])[:, None, None]) / torch.tensor(steps["std"])[
+        :, None, None
+    ]
+
+
+def test_manifest_preprocessing_makes_the_networks_input(model, exported, photo):
+    x = follow(manifest(exported)["preprocessing"], photo)
+    (item,) = PhotoReader([photo], load_classifier(model).description.preprocessing, 10**8)
     torch.testing.assert_close(x, item[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        Preprocessing(image_size=48, interpolation="bicubic", crop=0.9, mean=(0.5, 0.4, 0.3)),
+        Preprocessing(image_size=48, keep_ratio=False, crop=1.0, std=(0.5, 0.4, 0.3)),
+        Preprocessing(image_size=112, crop=112 / 116),
+    ],
+    ids=["bicubic", "squashed", "floored"],
+)
+def test_manifest_tells_other_preprocessing_too(model, photo, preprocessing):
+    classifier = load_classifier(model)
+    classifier.describe(sorted(COLOURS), backbone="embedded", preprocessing=preprocessing)
+    written = json.loads(json.dumps(describe(classifier, {}, {})))
+    side = preprocessing.image_size
+    assert written["input"]["shape"] == ["batch", 3, side, side]
+    (item,) = PhotoReader([photo], preprocessing, 10**8)
+    torch.testing.assert_close(follow(written["preprocessing"], photo), item[1], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["gap", "gap-fc", "gem", "rmac"])
 def test_every_head_can_be_exported(tmp_path, method, caplog):
-    stored = write_model(tmp_path / f"{method}.model.pt", method)
+    stored = write_model(tmp_path / f"{method}.model", method)
     arguments = [str(stored), "--output", str(tmp_path / "out"), "--formats", "onnx"]
     assert main(arguments) == 0, caplog.text
     assert [path.name for path in (tmp_path / "out").glob("model.o*")] == ["model.onnx"]
@@ -224,14 +256,15 @@ def test_files_of_other_formats_are_not_left_beside_another_model(model, tmp_pat
     arguments = ["--output", str(output), "--formats"]
     assert main([str(model), *arguments, "safetensors", "torch-export"]) == 0
     before = {path.name: path.read_bytes() for path in output.iterdir()}
-    other = write_model(tmp_path / "gap.model.pt", "gap")
+    other = write_model(tmp_path / "gap.model", "gap")
     assert main([str(other), *arguments, "torch-export"]) == 2
     assert f"{output} holds model.safetensors of an earlier export" in caplog.text
     assert "torch-export safetensors" in caplog.text
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
     assert main([str(other), *arguments, "torch-export", "safetensors"]) == 0
-    assert manifest(output)["model"]["method"] == "gap"
+    assert manifest(output)["model"]["head"] == {"name": "gap"}
+    assert manifest(output)["model"]["training"] == {"method": "gap"}
     assert set(manifest(output)["files"]) == {"torch-export", "safetensors"}
 
 
@@ -240,7 +273,7 @@ def test_another_class_is_refused_within_any_tolerance(model):
     images = [torch.randn(4, 3, SIDE, SIDE)]
 
     def worst_first(batch):
-        return -loaded.model(batch).detach()
+        return -loaded(batch).detach()
 
     agreement = compare(loaded, worst_first, images)
     assert agreement.other_class == agreement.photos == 4
@@ -269,9 +302,9 @@ def test_photos_none_of_which_can_be_read_are_refused(model, tmp_path, caplog):
     assert not (tmp_path / "out").exists()
 
 
-def test_unusable_checkpoint_is_named(tmp_path, caplog):
-    assert main([str(tmp_path / "nowhere.pt"), "--output", str(tmp_path / "out")]) == 2
-    assert "nowhere.pt" in caplog.text
+def test_unusable_model_is_named(tmp_path, caplog):
+    assert main([str(tmp_path / "nowhere.model"), "--output", str(tmp_path / "out")]) == 2
+    assert "nowhere.model" in caplog.text
     assert not (tmp_path / "out").exists()
 
 

@@ -1,5 +1,7 @@
 """Finetuning on one's own photos from end to end, on folders and weights made here."""
 
+import csv
+import errno
 import json
 import os
 import shlex
@@ -7,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,9 +17,11 @@ from experiments.data.dataset import DataError
 from experiments.finetune import main
 from experiments.finetuning.options import EMBEDDED, Finetuning, parse_finetuning
 from experiments.finetuning.photos import PhotoCounts, load_own_photos
-from experiments.networks.checkpoint import load_classifier
+from experiments.predict import main as predict
 from experiments.table.significance import wilson_interval
 from experiments.training.trainer import Trainer
+from lca_fused import Classifier, load_classifier, pretrained
+from lca_fused.prediction import Prepared
 from tests.products import COLOURS, write_photos, write_weights
 
 FAST = ["--recipe.epochs", "2", "--recipe.image-size", "32", "--recipe.batch-size", "6"]
@@ -64,15 +69,15 @@ def without_report(monkeypatch):
 
 
 def cells(run):
-    return [json.loads(path.read_text()) for path in (run / "cells").rglob("*.json")]
+    return [json.loads(path.read_text()) for path in (run / "cells").rglob("*-seed*.json")]
 
 
 def test_it_leaves_a_model_a_report_and_the_commands_to_go_on_with(photos, options, run, capsys):
     assert main([str(photos), *options]) == 0
     (cell,) = cells(run)
     printed = capsys.readouterr().out
-    (model,) = (run / "cells").rglob("*.model.pt")
-    assert load_classifier(model).classes == tuple(sorted(COLOURS))
+    (model,) = (run / "cells").rglob("*.model")
+    assert load_classifier(model).description.classes == tuple(sorted(COLOURS))
     right = sum(top[0] == label for top, label in zip(cell["top5"], cell["labels"], strict=True))
     low, high = wilson_interval(right, 12)
     interval = f"95 % interval {100 * low:.1f} to {100 * high:.1f} %"
@@ -90,6 +95,75 @@ def test_it_leaves_a_model_a_report_and_the_commands_to_go_on_with(photos, optio
     assert cell["settings"]["recipe"]["patience"] > 0, "it stops early unless told not to"
     assert "No photos are shown" not in page
     assert "No predictions are explained" not in page
+
+
+# As in an environment that has lca-fused[models] and nothing else of this project.
+WITH_THE_LIBRARY_ALONE = """
+import json, sys
+
+for name in ("experiments benchmarks reference tests cv2 jinja2 matplotlib numba onnx onnxruntime "
+             "onnxscript scipy tabulate tyro").split():
+    sys.modules[name] = None
+import torch
+from lca_fused import load_classifier
+from lca_fused.prediction import Prepared
+
+model, *photos = sys.argv[1:]
+classifier = load_classifier(model)
+prepared = Prepared(classifier.description.preprocessing)
+with torch.inference_mode():
+    logits = classifier(torch.stack([prepared(photo) for photo in photos]))
+named = [prediction.top[0] for prediction in classifier.predict(photos)]
+print(json.dumps({"logits": logits.tolist(), "named": named}))
+"""
+
+
+def test_what_it_trains_is_a_model_of_the_library(
+    photos, options, run, tmp_path, monkeypatch, without_report
+):
+    trained, save_pretrained = [], Classifier.save_pretrained
+
+    def noting(classifier, folder):
+        trained.append(classifier)
+        save_pretrained(classifier, folder)
+
+    monkeypatch.setattr(Classifier, "save_pretrained", noting)
+    assert main([str(photos), *options]) == 0
+    (cell,), (model,) = cells(run), (run / "cells").rglob("*.model")
+    tested = [photos / image for image in cell["images"]]
+    command = [sys.executable, "-c", WITH_THE_LIBRARY_ALONE, str(model), *map(str, tested)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    alone = json.loads(done.stdout)
+
+    (classifier,) = trained
+    prepared = Prepared(classifier.description.preprocessing)
+    with torch.inference_mode():
+        expected = classifier.eval()(torch.stack([prepared(path) for path in tested]))
+    torch.testing.assert_close(torch.tensor(alone["logits"]), expected, rtol=1e-6, atol=1e-6)
+
+    rows = tmp_path / "rows.csv"
+    fast = ["--workers", "0", "--precision", "float32", "--device", "cpu"]
+    assert predict([str(model), *map(str, tested), "--output", str(rows), *fast]) == 0
+    with rows.open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [row["file"] for row in table] == [str(path) for path in tested]
+    assert [name for name, _ in alone["named"]] == [row["class_1"] for row in table]
+    assert [p for _, p in alone["named"]] == pytest.approx(
+        [float(row["probability_1"]) for row in table], abs=2e-6
+    )
+    assert [row["class_1"] for row in table] == [cell["classes"][top[0]] for top in cell["top5"]]
+    assert set(np.ptp(expected.numpy(), axis=1) > 1e-3) == {True}, "or any model would do"
+
+
+def test_the_model_says_what_it_was_trained_on_and_tested_at(photos, options, run, without_report):
+    assert main([str(photos), *options]) == 0
+    (cell,), (model,) = cells(run), (run / "cells").rglob("*.model")
+    description = load_classifier(model).description
+    assert description.accuracy == {"test": cell["accuracy"], "test_photos": 12}
+    assert description.training == cell["settings"]
+    assert description.preprocessing.image_size == 32
+    assert {path.name for path in model.iterdir()} == {"config.json", "model.safetensors"}
 
 
 def test_run_again_it_computes_nothing_and_writes_the_report(photos, options, run, monkeypatch):
@@ -127,7 +201,7 @@ def test_interrupted_it_goes_on_where_it_was(
 
 def test_accuracy_is_that_of_the_stored_top_five(photos, options, run, capsys, without_report):
     assert main([str(photos), *options]) == 0
-    (path,) = (run / "cells").rglob("*.json")
+    (path,) = (run / "cells").rglob("*-seed*.json")
     cell = json.loads(path.read_text())
     right = sum(top[0] == label for top, label in zip(cell["top5"], cell["labels"], strict=True))
     path.write_text(json.dumps(cell | {"accuracy": (right - 1) / 12}))  # argmax's, which tied
@@ -288,7 +362,7 @@ def test_without_jinja_the_model_is_there_all_the_same(photos, options, run, cap
     assert main([str(photos), *options]) == 0
     assert "no report" in caplog.messages[0], "it is said before anything is trained"
     assert "jinja2" in caplog.messages[0]
-    assert list((run / "cells").rglob("*.model.pt"))
+    assert list((run / "cells").rglob("*.model"))
 
 
 # Output that cannot be written
@@ -345,7 +419,28 @@ def test_a_disk_that_fills_up_costs_no_finished_epoch(
     (checkpoint,) = (run / "cells").rglob("*.*")
     assert checkpoint.name.endswith(".checkpoint.pt")
     assert main([str(photos), *options]) == 0
-    assert saved == [1, 2, 2, None], "the first epoch is not trained again"
+    assert saved == [1, 2, 2], "the first epoch is not trained again"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_disk_that_fills_up_as_the_model_is_stored_costs_no_epoch(
+    photos, options, run, caplog, monkeypatch, without_report, file
+):
+    def fill_up(path, content):
+        if path.name == file:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        replace(path, content)
+
+    replace = pretrained._replace
+    monkeypatch.setattr(pretrained, "_replace", fill_up)
+    assert main([str(photos), *options]) == 2
+    assert "No space left on device" in caplog.messages[-1]
+    assert not cells(run), "a result without its model would never be computed again"
+    monkeypatch.setattr(pretrained, "_replace", replace)
+    monkeypatch.setattr(Trainer, "_train_epoch", pytest.fail)
+    assert main([str(photos), *options]) == 0
+    (model,) = (run / "cells").rglob("*.model")
+    assert load_classifier(model).num_classes == len(COLOURS)
 
 
 def test_shared_memory_that_does_not_hold_the_workers_batches_is_found_before_training(
@@ -399,8 +494,8 @@ def test_names_that_are_no_text_and_a_console_that_shows_none(photos, options, r
     assert "lim\\xe9" in page
     assert "No photos are shown" not in page
     assert "No predictions are explained" not in page
-    (model,) = (run / "cells").rglob("*.model.pt")
-    assert "lim\\xe9" in load_classifier(model).classes
+    (model,) = (run / "cells").rglob("*.model")
+    assert "lim\\xe9" in load_classifier(model).description.classes
 
 
 def test_printed_commands_work_in_any_folder(

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from experiments.data.dataset import DataError, ProductDataset, Sample
-from experiments.data.images import ImageError
 from experiments.matching import (
     KeypointClassifier,
     Keypoints,
@@ -30,6 +29,7 @@ from experiments.matching.cache import cache_file, cache_key, load_keypoints, sa
 from experiments.matching.classifier import resize_longer_side
 from experiments.matching.matcher import compare, stack_references
 from experiments.matching.sift import root_sift
+from lca_fused.photos.reading import ImageError
 
 SIDE = 240
 LENGTH = 128

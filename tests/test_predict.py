@@ -24,17 +24,18 @@ import torch
 from PIL import Image
 
 from experiments.data.dataset import ProductDataset, Sample
-from experiments.data.images import ImageError, image_size
 from experiments.deploy.inference import MAX_MEGAPIXELS, MEGAPIXEL, PhotoReader, find_photos
 from experiments.deploy.prediction_rows import (
     CsvWriter,
     JsonLinesWriter,
     NoReaderError,
-    Prediction,
+    PhotoRow,
 )
-from experiments.networks.checkpoint import load_classifier
 from experiments.predict import Predictor, main
 from experiments.training.photos import Photos
+from experiments.training.recipe import Recipe
+from lca_fused import load_classifier
+from lca_fused.photos.reading import ImageError, image_size
 from tests.products import COLOURS, write_photos
 from tests.stored_models import write_model
 
@@ -44,7 +45,7 @@ FAST = ["--device", "cpu", "--precision", "float32", "--workers", "0"]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("models") / "lca-seed0.model.pt")
+    return write_model(tmp_path_factory.mktemp("models") / "lca-seed0.model")
 
 
 @pytest.fixture
@@ -95,14 +96,24 @@ def test_csv_holds_the_models_own_probabilities_in_order(model, photos, tmp_path
         "file", "class_1", "probability_1", "class_2", "probability_2", "error"
     ]  # fmt: skip
     loaded = load_classifier(model)
-    reader = PhotoReader(paths, loaded.recipe, loaded.normalization, 10**8)
+    reader = PhotoReader(paths, loaded.description.preprocessing, 10**8)
     for row, (_, image) in zip(table, reader, strict=True):
-        p = loaded.model(image[None]).detach().double().softmax(dim=1)[0]
+        p = loaded(image[None]).detach().double().softmax(dim=1)[0]
         best = int(p.argmax())
-        assert row["class_1"] == loaded.classes[best]
+        assert row["class_1"] == loaded.description.classes[best]
         assert float(row["probability_1"]) == pytest.approx(float(p[best]), abs=2e-6)
         assert float(row["probability_1"]) >= float(row["probability_2"])
         assert not row["error"]
+
+
+def test_rows_are_the_librarys_own_predictions(model, photos, tmp_path):
+    predict(model, photos, "--output", tmp_path / "rows.csv", "--top-k", 3, "--batch-size", 4)
+    paths = find_photos([photos])
+    predictions = load_classifier(model).predict(paths, top_k=3, batch_size=4)
+    for row, prediction in zip(rows(tmp_path / "rows.csv"), predictions, strict=True):
+        assert [row[f"class_{k}"] for k in (1, 2, 3)] == [name for name, _ in prediction.top]
+        written = [float(row[f"probability_{k}"]) for k in (1, 2, 3)]
+        assert written == pytest.approx([p for _, p in prediction.top], abs=2e-6)
 
 
 def test_jsonl_holds_all_classes_when_k_is_larger(model, photos, tmp_path):
@@ -129,8 +140,8 @@ def test_photos_are_seen_as_the_test_photos_were(model, photos):
     paths = find_photos([photos])
     samples = tuple(Sample(path, 0) for path in paths)
     dataset = ProductDataset("folder", ("a",), samples, (), samples)
-    scored = Photos.load(dataset, loaded.recipe, loaded.normalization).test
-    reader = PhotoReader(paths, loaded.recipe, loaded.normalization, 10**8)
+    scored = Photos.load(dataset, Recipe(), loaded.description.preprocessing).test
+    reader = PhotoReader(paths, loaded.description.preprocessing, 10**8)
     for index in range(len(paths)):
         assert torch.equal(reader[index][1], scored[index][0])
 
@@ -432,11 +443,11 @@ def pipe():
 def test_rows_into_a_pipe_without_a_reader_are_told_apart(pipe):
     reading, file = pipe
     writer = JsonLinesWriter(file)
-    writer.write([Prediction(Path("first.jpg"))])
+    writer.write([PhotoRow(Path("first.jpg"))])
     assert json.loads(os.read(reading, 1000))["file"] == "first.jpg"
     os.close(reading)
     with pytest.raises(NoReaderError):
-        writer.write([Prediction(Path("second.jpg"))])
+        writer.write([PhotoRow(Path("second.jpg"))])
 
 
 def test_header_into_a_pipe_without_a_reader_is_told_apart(pipe):
@@ -462,12 +473,12 @@ class Failing(io.StringIO):
 def test_other_failures_to_write_are_not_taken_for_a_pipe_without_a_reader(
     monkeypatch, system, number
 ):
-    prediction = Prediction(Path("a.jpg"))
+    row = PhotoRow(Path("a.jpg"))
     windows_pipe = system == "nt" and number == errno.EINVAL
     with monkeypatch.context() as patched:  # what Windows says of such a pipe
         patched.setattr(os, "name", system)
         with pytest.raises(NoReaderError if windows_pipe else OSError):
-            JsonLinesWriter(Failing(number)).write([prediction])
+            JsonLinesWriter(Failing(number)).write([row])
 
 
 def test_memory_that_runs_out_is_explained_and_keeps_the_rows(
@@ -494,7 +505,7 @@ def test_output_that_is_not_finite_is_an_error_of_the_photo(model, photos, tmp_p
 
     def broken(path: Path):
         loaded = load_classifier(path)
-        loaded.model.classifier.register_forward_hook(lambda *_: torch.full((6, 3), torch.inf))
+        loaded.classifier.register_forward_hook(lambda *_: torch.full((6, 3), torch.inf))
         return loaded
 
     monkeypatch.setattr("experiments.predict.load_classifier", broken)
@@ -539,10 +550,10 @@ def test_a_photo_that_cannot_be_explained_or_drawn_does_not_end_the_others(
 
     loaded = load_classifier(model)
     paths = find_photos([photos])
-    reader = PhotoReader(paths, loaded.recipe, loaded.normalization, 10**8)
+    reader = PhotoReader(paths, loaded.description.preprocessing, 10**8)
     images = torch.stack([image for _, image in reader])
     marked = int(images[0].mean() * 1e4)
-    spoilt = explanation_images.as_photos(images, loaded.normalization)[1].sum()
+    spoilt = loaded.description.preprocessing.photos_of(images)[1].sum()
     monkeypatch.setattr(explanation_images, "explain", fail_for_one)
     monkeypatch.setattr(explanation_images, "draw", fail_to_draw)
     pictures = tmp_path / "pictures"
@@ -563,10 +574,10 @@ def test_a_row_that_cannot_be_written_does_not_end_the_others(
 ):
     (first, *others), write = find_photos([photos]), CsvWriter._write
 
-    def refuse_the_first(writer, prediction):
-        if prediction.path == first:
+    def refuse_the_first(writer, row):
+        if row.path == first:
             raise UnicodeEncodeError("cp1252", "name", 0, 1, "no such character")
-        write(writer, prediction)
+        write(writer, row)
 
     monkeypatch.setattr(CsvWriter, "_write", refuse_the_first)
     predict(model, photos, "--output", tmp_path / "rows.csv", status=1)
@@ -683,10 +694,10 @@ def test_explain_shows_the_class_it_is_given(model, photos, tmp_path, monkeypatc
     monkeypatch.setattr(explanation_images, "draw", noting)
     loaded = load_classifier(model)
     paths = find_photos([photos])
-    reader = PhotoReader(paths, loaded.recipe, loaded.normalization, 10**8)
+    reader = PhotoReader(paths, loaded.description.preprocessing, 10**8)
     images = torch.stack([image for _, image in reader])
     with torch.no_grad():
-        unlikely = loaded.model(images).argmin(dim=1).tolist()
+        unlikely = loaded(images).argmin(dim=1).tolist()
     explanation_images.ExplanationImages(loaded, tmp_path).save(paths, images, unlikely)
     assert drawn == unlikely
 
@@ -707,19 +718,16 @@ def test_explained_are_the_classes_of_the_rows(model, photos, tmp_path, monkeypa
     written(photos / "lime" / "bad.png", b"")
     arguments = ["--output", output, "--explain", tmp_path / "pictures", "--batch-size", 4]
     predict(model, photos, *arguments, status=1)
-    classes = load_classifier(model).classes
+    classes = load_classifier(model).description.classes
     named = {row["file"]: row["class_1"] for row in rows(output) if not row["error"]}
     assert {file: classes[index] for file, index in explained.items()} == named
 
 
 def test_explain_shows_the_photo_as_the_network_saw_it(model, photos):
-    pytest.importorskip("matplotlib")
-    from experiments.deploy.explanation_images import as_photos
-
     loaded = load_classifier(model)
     paths = find_photos([photos])
-    reader = PhotoReader(paths, loaded.recipe, loaded.normalization, 10**8)
-    (photo,) = as_photos(reader[0][1][None], loaded.normalization)
+    reader = PhotoReader(paths, loaded.description.preprocessing, 10**8)
+    (photo,) = loaded.description.preprocessing.photos_of(reader[0][1][None])
     with Image.open(paths[0]) as original:
         mean = np.asarray(original.convert("RGB")).mean(axis=(0, 1))
     np.testing.assert_allclose(photo.float().mean(dim=(0, 1)), mean, atol=12)
@@ -727,7 +735,7 @@ def test_explain_shows_the_photo_as_the_network_saw_it(model, photos):
 
 def test_explain_without_lca_is_refused_before_predicting(photos, tmp_path, caplog):
     pytest.importorskip("matplotlib")
-    model = write_model(tmp_path / "gap.model.pt", "gap")
+    model = write_model(tmp_path / "gap.model", "gap")
     arguments = ["--output", tmp_path / "rows.csv", "--explain", tmp_path / "pictures"]
     predict(model, photos, *arguments, status=2)
     assert "'gap'" in caplog.text
@@ -761,9 +769,21 @@ def test_without_photos_it_says_so(model, capsys):
     assert "no photos were given" in capsys.readouterr().err
 
 
-def test_unusable_checkpoint_is_named(photos, tmp_path, caplog):
+def test_unusable_model_is_named(photos, tmp_path, caplog):
     predict(written(tmp_path / "a.model.pt", b"no"), photos, status=2)
-    assert "a.model.pt" in caplog.text
+    (line,) = caplog.messages
+    assert "a.model.pt" in line
+    assert "expected a folder with config.json and model.safetensors" in line
+
+
+def test_damaged_model_is_refused_in_one_line(model, photos, tmp_path, caplog):
+    damaged = shutil.copytree(model, tmp_path / "damaged.model")
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    predict(damaged, photos, status=2)
+    (line,) = caplog.messages
+    assert f"{weights} is damaged" in line
+    assert "\n" not in line
 
 
 def test_unknown_option_ends_with_status_2(model, photos, capsys):

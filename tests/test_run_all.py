@@ -16,9 +16,7 @@ from PIL import Image
 
 from experiments.data.catalog import DataOptions
 from experiments.data.folder import load_folder
-from experiments.networks import weights
-from experiments.networks.backbones import BACKBONES, Backbone, small_resnet
-from experiments.networks.heads import HEADS
+from experiments.networks import backbones, weights
 from experiments.run_all import main
 from experiments.study import cells, runner
 from experiments.study.digests import backbone_file
@@ -28,6 +26,9 @@ from experiments.study.rows import parse_rows
 from experiments.training import pretraining
 from experiments.training.device import Compute
 from experiments.training.trainer import Trainer
+from lca_fused import backbones as known_backbones
+from lca_fused import load_classifier
+from lca_fused.heads import HEADS
 from tests.products import COLOURS, write_photos, write_weights
 
 FAST = ["--recipe.epochs", "2", "--recipe.image-size", "32", "--recipe.batch-size", "6"]
@@ -105,10 +106,11 @@ def test_cell_holds_predictions_and_model_that_reproduce_its_accuracy(arguments,
     assert [cell["classes"].index(photo.parent.name) for photo in photos] == cell["labels"]
     assert all(photo.is_file() for photo in photos)
     assert cell["images_per_second"] > 0
-    parameters = sum(v.numel() for v in torch.load(path.with_suffix(".model.pt"))["model"].values())
+    model = load_classifier(path.with_suffix(".model"))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     assert cell["peak_bytes"] > 3 * 4 * parameters, "weights, gradients and momentum"
-    model = torch.load(path.with_suffix(".model.pt"), weights_only=True)
-    assert model["classes"] == sorted(COLOURS)
+    names = [prediction.name for prediction in model.predict(photos)]
+    assert names == [cell["classes"][top[0]] for top in cell["top5"]]
     assert not list(path.parent.glob("*.checkpoint.pt")), "a finished cell needs no checkpoint"
 
 
@@ -459,8 +461,9 @@ def small_paper(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "_failed", {})
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     for name in ("resnext101-32x8d", "resnext101-32x8d-wsl"):
-        url = f"http://weights.invalid/{name}.pth"
-        monkeypatch.setitem(BACKBONES, name, Backbone(small_resnet, weights_url=url))
+        monkeypatch.setitem(known_backbones._LONGER_NAMES, name, "lca_fused:small_resnet")
+    address = "http://weights.invalid/{}.pth"
+    monkeypatch.setattr(backbones, "weights_url", lambda backbone: address.format(backbone.name))
     output = tmp_path / "runs"
     return ["paper", "--output", str(output), "--seeds", "0", *FAST], output
 
@@ -542,7 +545,7 @@ def test_an_unreachable_server_is_asked_once_for_all_cells(small_paper, capg_gp,
 
 
 def test_rows_with_backbones_of_their_own_stand_in_one_table(arguments, tmp_path, monkeypatch):
-    monkeypatch.setitem(BACKBONES, "other", Backbone(small_resnet))
+    monkeypatch.setitem(known_backbones._LONGER_NAMES, "other", "lca_fused:small_resnet")
     file = arguments[arguments.index("--weights") + 1]
     both = ["--weights", f"embedded={file}", f"other={file}"]
     assert main([*arguments, *both, "--seeds", "0", "--methods", "gap", "gap@other"]) == 0
@@ -564,8 +567,7 @@ def test_the_default_run_shows_the_papers_table_below_its_own(tmp_path, capsys):
 def test_every_preset_names_rows_and_backbones_that_there_are():
     for _, study in PRESETS.values():
         assert parse_rows(study.methods, study.backbone)
-    timed_alone = {"lca-reference"}  # by experiments.training.cost
-    assert set(HEADS) - timed_alone == {row.method.head for row in grocery_rows()} - {None}
+    assert set(HEADS) == {row.method.head for row in grocery_rows()} - {None}
 
 
 def grocery_rows():

@@ -145,7 +145,7 @@ def test_the_papers_table_stands_complete_where_nothing_was_run():
     wsl_lca = next(row for row in lines if "(paper: ResNeXt-WSL + LCA)" in row)
     assert [cell.strip() for cell in wsl_lca.split("|")][3::2][:3] == ["70.8", "90.4", "100"]
     assert "--data-root" in text
-    assert "ig_resnext101_32x8-c38310e5.pth" in text
+    assert "resnext101_32x8d, fb_wsl_ig1b_ft_in1k (cc-by-nc-4.0)" in text
     assert "superpoint_v1.pth" in text
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lca_fused import LCA, LCAClassifier, explain, packed_halves
+from lca_fused import LCA, Classifier, explain, packed_halves
 from lca_fused.backends.triton_gpu.packed_halves import allowed
 
 THREADS = 3
@@ -34,14 +34,14 @@ class Meeting(nn.Module):
         return Meeting()
 
 
-def meeting_classifier() -> tuple[LCAClassifier, list[Meeting]]:
+def meeting_classifier() -> tuple[Classifier, list[Meeting]]:
     """A model in training mode, with dropout and BatchNorm, that threads meet in twice."""
     torch.manual_seed(0)
     meetings = [Meeting(), Meeting()]
     backbone = nn.Sequential(
         nn.Conv2d(3, 8, 4, 4), meetings[0], nn.BatchNorm2d(8), nn.Dropout(0.5), nn.ReLU()
     )
-    model = LCAClassifier(backbone, LCA(8), 5, dropout=0.5)
+    model = Classifier(backbone, LCA(8), 5, dropout=0.5)
     model.dropout = nn.Sequential(model.dropout, meetings[1])
     return model.train(), meetings
 

@@ -7,8 +7,7 @@ from torch import nn
 from torch.utils.data import RandomSampler
 
 from experiments.data.folder import load_folder
-from experiments.networks.backbones import Normalization, small_resnet
-from experiments.networks.model import ModelError, ProductClassifier
+from experiments.networks.model import ModelError, new_classifier
 from experiments.storage import CheckpointError, load_checkpoint, save_checkpoint
 from experiments.training.batches import Batches, cut
 from experiments.training.device import Compute, DeviceError, resolve_compute, share_cores
@@ -19,10 +18,13 @@ from experiments.training.recipe import Recipe
 from experiments.training.scoring import Score
 from experiments.training.steps import Stepper
 from experiments.training.trainer import Trainer
+from lca_fused.backbones import small_resnet
+from lca_fused.preprocessing import Preprocessing
 from tests.products import write_photos
 
 RECIPE = Recipe(epochs=3, batch_size=6, image_size=32)
 CPU = Compute(torch.device("cpu"), torch.float32)
+PREPROCESSING = Preprocessing(image_size=RECIPE.image_size)
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +35,18 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photos(dataset):
-    return Photos.load(dataset, RECIPE, Normalization())
+    return Photos.load(dataset, RECIPE, PREPROCESSING)
 
 
 def make_trainer(checkpoint: Path, recipe: Recipe = RECIPE, head: str = "lca") -> Trainer:
     torch.manual_seed(0)
-    model = ProductClassifier(small_resnet(), head, 3, recipe.image_size)
+    model = new_classifier(small_resnet(), head, 3, recipe.image_size)
     return Trainer(model, nn.CrossEntropyLoss(), recipe, CPU, seed=0, checkpoint=checkpoint)
 
 
 def make_stepper(recipe: Recipe = RECIPE, compute: Compute = CPU, **options) -> Stepper:
     torch.manual_seed(0)
-    model = ProductClassifier(small_resnet(), "lca", 3, recipe.image_size)
+    model = new_classifier(small_resnet(), "lca", 3, recipe.image_size)
     return Stepper(model, nn.CrossEntropyLoss(), recipe, compute, steps=10, **options)
 
 
@@ -160,7 +162,7 @@ def test_frozen_batch_norm_keeps_its_statistics(photos, tmp_path):
             tmp_path / f"{freeze}.pt", dataclasses.replace(RECIPE, freeze_batch_norm=freeze)
         )
         trainer.fit(photos.train(0), photos.validation)
-        statistics[freeze] = weights_of(trainer)["features.1.running_mean"]
+        statistics[freeze] = weights_of(trainer)["backbone.1.running_mean"]
     assert not statistics[True].any(), "a fresh BatchNorm's running mean is 0"
     assert statistics[False].any()
 
@@ -194,7 +196,7 @@ def test_the_learning_rate_warms_up_to_its_peak_and_falls_to_nothing(photos, tmp
 
 def rates_of(recipe: Recipe, steps: int) -> list[float]:
     """The head's learning rate in each step."""
-    optimizer = make_optimizer(ProductClassifier(small_resnet(), "lca", 3, 32), recipe)
+    optimizer = make_optimizer(new_classifier(small_resnet(), "lca", 3, 32), recipe)
     scheduler = make_scheduler(optimizer, recipe, steps)
     rates = []
     for _ in range(steps):
@@ -316,7 +318,7 @@ def test_balanced_training_sees_rare_products_as_often_as_others(dataset, tmp_pa
             if sample.label != 0 or number == 0  # of the first product one photo is left
         ),
     )
-    photos = Photos.load(rare, RECIPE, Normalization())
+    photos = Photos.load(rare, RECIPE, PREPROCESSING)
     seen, hashes = [], []
     backward = Stepper.backward
 
@@ -386,7 +388,7 @@ def test_epochs_come_in_the_order_that_stored_results_were_made_with(photos):
 
 def test_feature_map_of_one_position_is_refused():
     with pytest.raises(ModelError, match=r"1x1.*image-size"):
-        ProductClassifier(small_resnet(), "lca", 3, image_size=16)
+        new_classifier(small_resnet(), "lca", 3, image_size=16)
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "nonsense", "meta", "mps", "xpu"])

@@ -5,6 +5,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,15 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.networks import weights
-from experiments.networks.backbones import (
-    BACKBONES,
-    Backbone,
-    WeightsError,
-    WeightsNotGivenError,
-    load_feature_map,
-    small_resnet,
-)
+from experiments.networks import backbones, weights
+from experiments.networks.backbones import load_feature_map
+from experiments.networks.weights import WeightsError, WeightsNotGivenError
+from lca_fused import backbones as known_backbones
+from lca_fused.backbones import find_backbone, small_resnet
 from tests.products import write_weights
 
 
@@ -42,7 +39,8 @@ def fetched_from(tmp_path, monkeypatch) -> Callable[[str], None]:
     monkeypatch.setattr(weights, "_failed", {})
 
     def backbone(url: str) -> None:
-        monkeypatch.setitem(BACKBONES, "served", Backbone(small_resnet, weights_url=url))
+        monkeypatch.setitem(known_backbones._LONGER_NAMES, "served", "lca_fused:small_resnet")
+        monkeypatch.setattr(backbones, "weights_url", lambda _: url)
 
     return backbone
 
@@ -89,12 +87,12 @@ def test_weights_saved_as_the_wsl_file_is_are_read(served):
 
 def test_the_licence_is_logged_once(monkeypatch, caplog, tmp_path):
     own = "no commerce, says this test alone"
-    monkeypatch.setitem(BACKBONES, "own", Backbone(small_resnet, licence=own))
+    licensed = replace(find_backbone("embedded"), licence=own)
+    monkeypatch.setattr(backbones, "find_backbone", lambda _: licensed)
     caplog.set_level(logging.INFO)
     for _ in range(2):
-        load_feature_map("own", write_weights(tmp_path / "net.pt"))
+        load_feature_map("embedded", write_weights(tmp_path / "net.pt"))
     assert caplog.text.count(own) == 1
-    assert "CC BY-NC 4.0" in BACKBONES["resnext101-32x8d-wsl"].licence
 
 
 def test_weights_with_another_hash_are_refused_and_not_kept(served, tmp_path):

@@ -9,14 +9,9 @@ import pytest
 import torch
 import torchvision
 
-from experiments.networks.backbones import (
-    BACKBONES,
-    Backbone,
-    Normalization,
-    WeightsError,
-    load_feature_map,
-    small_resnet,
-)
+from experiments.networks.backbones import load_feature_map
+from experiments.networks.weights import WeightsError
+from lca_fused.backbones import small_resnet
 
 
 def state(seed=0):
@@ -156,15 +151,8 @@ def test_weights_without_a_classifier_are_enough(tmp_path, caplog, squeezenet):
     assert "classifier.1.weight is missing" in caplog.text
 
 
-def test_weights_whose_classifier_is_anothers_are_not_fed_photos_of_the_wrong_scaling(
-    tmp_path, monkeypatch, squeezenet
-):
-    half = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-    def build():
-        return torchvision.models.squeezenet1_0(num_classes=37)
-
-    monkeypatch.setitem(BACKBONES, "scaled-otherwise", Backbone(build, half))
-    torch.save(squeezenet, tmp_path / "x.pt")
-    with pytest.raises(WeightsError, match="give --backbone scaled-otherwise"):
-        load_feature_map("squeezenet1-0", tmp_path / "x.pt")
+def test_weights_whose_classifier_is_anothers_are_not_fed_photos_of_the_wrong_scaling(tmp_path):
+    tensorflows = torchvision.models.mobilenet_v2(num_classes=1001).state_dict()
+    torch.save(tensorflows, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match="give --backbone mobilenet-v2-tf"):
+        load_feature_map("mobilenet-v2", tmp_path / "x.pt")

@@ -91,9 +91,9 @@ def test_attributes_of_the_users_own_are_found(make):
     for one in (attached, copy.deepcopy(attached)):
         assert one.names == ["apple", "lime"]
         assert torch.equal(one.prior, torch.ones(2))
-        assert (one.num_features, one.head_hidden_size) == (one.lca.in_features,) * 2
+        assert (one.num_features, one.head_hidden_size) == (one.pool.in_features,) * 2
         assert not hasattr(one, "group_matchers")
-        with pytest.raises(AttributeError, match="LCAClassifier"):
+        with pytest.raises(AttributeError, match="Classifier"):
             _ = one.no_such_thing
 
 
@@ -131,7 +131,7 @@ def test_hooks_of_the_model_act_on_the_result_until_they_are_removed(make):
         model.register_full_backward_hook(lambda *_: seen.append(("backward", {}))),
     ]
     attached = attach_lca(model, 5)
-    attached.lca, attached.classifier = plain.lca, plain.classifier
+    attached.pool, attached.classifier = plain.pool, plain.classifier
     logits = attached(images())
     torch.testing.assert_close(logits, plain(2 * images()) + 1)
     logits.sum().backward()

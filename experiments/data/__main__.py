@@ -21,6 +21,7 @@ from experiments.console import set_up_console
 from experiments.data.catalog import SOURCES
 from experiments.data.dataset import DataError
 from experiments.data.source import Source
+from lca_fused.photos.reading import ImageError
 
 DataRoot = Annotated[
     Path | None, tyro.conf.arg(help="folder of the photos; default: LCA_DATA_ROOT")
@@ -59,7 +60,7 @@ def download(source: tyro.conf.Positional[str], data_root: DataRoot = None) -> i
         return 1
     try:
         chosen.download(root)
-    except (DataError, OSError) as error:
+    except (DataError, ImageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return check(source, root)

@@ -1,20 +1,19 @@
-"""What a photo goes through before the network: augmented for training, plain for evaluation."""
+"""What a training photo goes through before the network, beside what every photo does."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torchvision.transforms import v2
+
+from lca_fused.preprocessing import Preprocessing
 
 _BLUR_KERNEL = 5  # px
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly training photos are changed, and what evaluation crops away."""
+    """How strongly training photos are changed."""
 
     crop_scale: tuple[float, float] = (0.4, 1.0)
     """Least and greatest share of the photo's area that a training crop covers, in (0, 1]."""
@@ -49,9 +48,6 @@ class Augmentation:
     erase: float = 0.0
     """Share of training photos of which a rectangle is hidden."""
 
-    center_crop: float = 0.875
-    """Share of the shorter side that the evaluation's central square spans, in (0, 1]."""
-
     def __post_init__(self) -> None:
         """Check the ranges.
 
@@ -70,8 +66,6 @@ class Augmentation:
             raise ValueError(f"rotation is {self.rotation}, expected 0 to 180 degrees")
         if not 0 <= self.hue <= 0.5:
             raise ValueError(f"hue is {self.hue}, expected 0 to 0.5")
-        if not 0 < self.center_crop <= 1:
-            raise ValueError(f"center_crop is {self.center_crop}, expected above 0 to 1")
         for name in ("perspective", "perspective_probability", "blur", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
@@ -84,18 +78,14 @@ SMALL_PHOTOS = Augmentation(crop_scale=(0.5, 1.0), rotation=15.0, perspective=0.
 """A third of the default's time a photo, for a network that takes no longer than that itself."""
 
 
-def training_transform(
-    size: int, strength: Augmentation, mean: Sequence[float], std: Sequence[float]
-) -> v2.Transform:
+def training_transform(preprocessing: Preprocessing, strength: Augmentation) -> v2.Transform:
     """Build the random transform of a training photo.
 
     There is no horizontal flip: packs carry text and logos, which no shelf shows mirrored.
 
     Args:
-        size: side of the output in pixels.
+        preprocessing: of the network: the size of the output, its interpolation and scaling.
         strength: of each step; a step of strength 0 is left out.
-        mean: of each channel, of values in [0, 1].
-        std: of each channel, of values in [0, 1].
 
     Returns:
         A transform of an image tensor, uint8 (3, H, W) of any size, to a float32 tensor
@@ -103,12 +93,16 @@ def training_transform(
     """
     steps: list[v2.Transform] = [
         v2.RandomResizedCrop(
-            size, scale=strength.crop_scale, ratio=strength.crop_ratio, antialias=True
+            preprocessing.image_size,
+            scale=strength.crop_scale,
+            ratio=strength.crop_ratio,
+            interpolation=v2.InterpolationMode(preprocessing.interpolation),
+            antialias=True,
         )
     ]
     # Everything random runs on the crop, which is smaller than the photo, and on uint8. The mean
     # colour is 0 once normalised: what a distortion uncovers says nothing.
-    fill = [round(255 * value) for value in mean]
+    fill = [round(255 * value) for value in preprocessing.mean]
     if strength.rotation:
         bilinear = v2.InterpolationMode.BILINEAR
         steps.append(v2.RandomRotation(strength.rotation, interpolation=bilinear, fill=fill))
@@ -126,47 +120,8 @@ def training_transform(
         )
     if strength.blur:
         steps.append(v2.RandomApply([v2.GaussianBlur(_BLUR_KERNEL, (0.1, 1.5))], p=strength.blur))
-    steps += _normalization(mean, std)
+    steps += preprocessing.normalization()
     if strength.erase:
         # After the normalisation, where 0 is the mean colour.
         steps.append(v2.RandomErasing(p=strength.erase, scale=(0.02, 0.2), value=0))
     return v2.Compose(steps)
-
-
-def evaluation_transform(
-    size: int, mean: Sequence[float], std: Sequence[float], *, center_crop: float = 0.875
-) -> v2.Transform:
-    """Build the transform of a photo that is scored.
-
-    Args:
-        size: side of the output in pixels.
-        mean: of each channel, of values in [0, 1].
-        std: of each channel, of values in [0, 1].
-        center_crop: share of the shorter side that the output spans, see `Augmentation`.
-
-    Returns:
-        A transform of an image tensor, uint8 (3, H, W) of any size, to the float32 tensor
-        (3, size, size) of its central square, normalised. Nothing in it is random.
-    """
-    return v2.Compose(
-        [
-            v2.Resize(resized_side(size, center_crop), antialias=True),
-            v2.CenterCrop(size),
-            *_normalization(mean, std),
-        ]
-    )
-
-
-def resized_side(size: int, center_crop: float = 0.875) -> int:
-    """Shorter side in pixels of a photo whose central `size` pixels are `center_crop` of it.
-
-    The side to cache photos at: 256 for 224.
-    """
-    return math.ceil(size / center_crop)
-
-
-def _normalization(mean: Sequence[float], std: Sequence[float]) -> list[v2.Transform]:
-    return [
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(list(mean), list(std), inplace=True),
-    ]

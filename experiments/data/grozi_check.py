@@ -22,7 +22,7 @@ from experiments.data.grozi_files import (
     read_coordinates,
     read_names,
 )
-from experiments.data.images import ImageError, image_size
+from lca_fused.photos.reading import ImageError, image_size
 
 
 def check_grozi(root: Path) -> list[str]:

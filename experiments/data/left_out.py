@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.data.formats import readable_suffixes, why_not_read
 from experiments.data.names import printable
+from lca_fused.photos.formats import readable_suffixes, why_not_read
 
 _LISTED = 5  # examples in a line
 

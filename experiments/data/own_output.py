@@ -42,9 +42,9 @@ def is_output_folder(folder: Path) -> bool:
     if any(os.path.isfile(folder / name) for name in (MARKER, "finetune.json")):
         return True
     return any(
-        fnmatch(name, "*-seed*-*.model.pt")
-        for _, _, names in os.walk(folder / "cells")
-        for name in names
+        fnmatch(name, "*-seed*-*.model") or fnmatch(name, "*-seed*-*.model.pt")
+        for _, folders, files in os.walk(folder / "cells")
+        for name in (*folders, *files)
     )
 
 

@@ -7,10 +7,11 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.data.formats import content_suffix, readable_suffixes, why_not_read
 from experiments.data.left_out import LeftOut, Why
 from experiments.data.own_output import is_output_folder, is_own_picture
 from experiments.data.system_files import is_system_file, is_system_folder
+from lca_fused.photos.formats import content_suffix, readable_suffixes, why_not_read
+from lca_fused.photos.reading import file_mode
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def list_folder(folder: Path) -> PhotoFiles:
         return PhotoFiles((), (), (LeftOut(folder, Why.UNREADABLE, reason),))
     photos, folders, left_out = list[Path](), list[Path](), list[LeftOut]()
     for path in entries:
-        mode = _mode(path)
+        mode = file_mode(path)
         reason_left_out = _why_left_out(path, mode)
         if reason_left_out is not None:
             left_out.append(reason_left_out)
@@ -81,28 +82,6 @@ def list_folder(folder: Path) -> PhotoFiles:
         else:
             photos.append(path)
     return PhotoFiles(tuple(photos), tuple(folders), tuple(left_out))
-
-
-def not_a_file(path: Path) -> str | None:
-    """Return what is wrong with a path that is no regular file, or None; opens nothing."""
-    mode = _mode(path)
-    if stat.S_ISREG(mode):
-        return None
-    if stat.S_ISDIR(mode):
-        return "a directory, not an image file"
-    if mode:
-        return "not a file: a pipe, a socket or a device"
-    if os.path.islink(path):
-        return f"a broken link: it points to {os.readlink(path)}, which is not there"
-    return "no such file"
-
-
-def _mode(path: Path) -> int:
-    """Return the type of what a path leads to; 0 where there is nothing or it cannot be told."""
-    try:
-        return path.stat().st_mode
-    except (OSError, ValueError):  # a name may be too long, or hold what no name can
-        return 0
 
 
 def _why_left_out(path: Path, mode: int) -> LeftOut | None:

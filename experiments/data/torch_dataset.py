@@ -11,7 +11,6 @@ from itertools import accumulate
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -19,7 +18,9 @@ from tqdm import tqdm
 
 from experiments.data.backgrounds import BACKGROUNDS, lay_on_background
 from experiments.data.dataset import DataError, Sample
-from experiments.data.images import default_workers, image_size, read_sample
+from experiments.data.images import default_workers, read_sample
+from lca_fused.photos.reading import image_size
+from lca_fused.preprocessing import shrink, shrunk_size
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         """Return a photo, uint8 (3, H, W), free to be changed in place; RGBA if it is cut out."""
         if self._cache is not None:
             return self._cache[index]
-        pixels = np.array(_shrink(read_sample(self.samples[index]), self.cache_side))
+        pixels = np.array(shrink(read_sample(self.samples[index]), self.cache_side))
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def _other_photo(self, index: int) -> Tensor:
@@ -188,7 +189,7 @@ class _PhotoCache:
         return pixels.clone().view(self.shapes[index]).permute(2, 0, 1)
 
     def _put(self, index: int, sample: Sample, side: int) -> None:
-        photo = np.asarray(_shrink(read_sample(sample), side))
+        photo = np.asarray(shrink(read_sample(sample), side))
         self.pixels.numpy()[self.bounds[index] : self.bounds[index + 1]] = photo.reshape(-1)
         height, width, channels = photo.shape
         self.shapes[index] = (height, width, channels)
@@ -216,26 +217,12 @@ def _check_backgrounds(backgrounds: Sequence[str]) -> None:
         )
 
 
-def _shrunk_size(size: tuple[int, int], side: int | None) -> tuple[int, int]:
-    """Scale two sides so that the shorter one is `side`, unless it is already no longer."""
-    shorter = min(size)
-    if side is None or shorter <= side:
-        return size
-    return round(size[0] * side / shorter), round(size[1] * side / shorter)
-
-
-def _shrink(image: Image.Image, side: int | None) -> Image.Image:
-    size = _shrunk_size(image.size, side)
-    # Pillow's bilinear filter widens with the scale, that is it does not alias.
-    return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
-
-
 def _cached_bytes(sample: Sample, side: int) -> int:
     if sample.mask is None:
-        width, height = _shrunk_size(image_size(sample.path), side)
+        width, height = shrunk_size(image_size(sample.path), side)
         return 3 * width * height
     # How much trimming leaves of a cut-out is not in its header.
-    width, height = _shrunk_size(read_sample(sample).size, side)
+    width, height = shrunk_size(read_sample(sample).size, side)
     return 4 * width * height
 
 

@@ -13,13 +13,10 @@ from torch import Tensor
 
 from experiments.data.own_output import PICTURE_METADATA
 from experiments.file_names import FileNames
-from experiments.networks.backbones import Normalization
-from experiments.networks.checkpoint import LoadedClassifier
-from experiments.networks.heads import HEADS
 from experiments.outputs import check_folder
 from experiments.storage import write_atomically
-from experiments.study.methods import METHODS
-from lca_fused import LCA, Explanation, explain
+from lca_fused import LCA, Classifier, Explanation, explain
+from lca_fused.description import described
 from lca_fused.explanation_plots import draw_concepts, draw_heat_map
 
 _SIZE = (13.0, 4.0)  # inches
@@ -42,13 +39,12 @@ class ExplanationImages:
         OutputError: the folder cannot be made or written to.
     """
 
-    def __init__(self, classifier: LoadedClassifier, folder: Path) -> None:
-        if not isinstance(classifier.model.head, LCA):
-            method = classifier.settings["method"]
-            able = [name for name, entry in METHODS.items() if HEADS.get(entry.head or "") is LCA]
+    def __init__(self, classifier: Classifier, folder: Path) -> None:
+        if not isinstance(classifier.pool, LCA):
+            head = described(classifier).head["name"]
             raise ExplanationError(
-                f"the model's method is {method!r}, and only logits over LCA are sums over the "
-                f"rectangles of a photo; leave out --explain, or take a model of {', '.join(able)}"
+                f"the model's head is {head!r}, and only logits over LCA are sums over the "
+                "rectangles of a photo; leave out --explain, or take a model of lca or lca-me"
             )
         self.classifier = classifier
         self.folder = folder
@@ -78,7 +74,7 @@ class ExplanationImages:
             each = zip(files, images.split(1), classes, strict=True)
             problems = [self._save_alone(file, image, index) for file, image, index in each]
         else:
-            photos = as_photos(images, self.classifier.normalization)
+            photos = described(self.classifier).preprocessing.photos_of(images)
             problems = [
                 self._draw(explanation, photos[index], index, file)
                 for index, file in enumerate(files)
@@ -91,7 +87,7 @@ class ExplanationImages:
 
     def _explain(self, images: Tensor, classes: Sequence[int]) -> Explanation:
         target = torch.tensor(classes, device=images.device)
-        return explain(self.classifier.model, images, target)
+        return explain(self.classifier, images, target)
 
     def _save_alone(self, file: Path, image: Tensor, index: int) -> str | None:
         try:
@@ -99,13 +95,13 @@ class ExplanationImages:
         except Exception as error:  # whatever it is, the other photos have their pictures
             file.unlink(missing_ok=True)
             return f"cannot be explained ({type(error).__name__}: {error})"
-        (photo,) = as_photos(image, self.classifier.normalization)
+        (photo,) = described(self.classifier).preprocessing.photos_of(image)
         return self._draw(explanation, photo, 0, file)
 
     def _draw(self, explanation: Explanation, photo: Tensor, index: int, path: Path) -> str | None:
         """Draw a picture; return why it cannot be, or None."""
         try:
-            figure = draw(explanation, photo, index, self.classifier.classes)
+            figure = draw(explanation, photo, index, described(self.classifier).classes)
             save = partial(figure.savefig, format="png", dpi=_DPI, metadata=PICTURE_METADATA)
             write_atomically(path, save)
         except Exception as error:  # see above
@@ -122,11 +118,3 @@ def draw(explanation: Explanation, photo: Tensor, index: int, classes: Sequence[
     draw_heat_map(left.add_subplot(), photo, explanation, index, class_name=name)
     draw_concepts(right, photo, explanation, index, class_name=name)
     return figure
-
-
-def as_photos(images: Tensor, normalization: Normalization) -> Tensor:
-    """Undo the normalisation: (n, 3, S, S) -> (n, S, S, 3) uint8 on the CPU."""
-    mean = images.new_tensor(normalization.mean)[:, None, None]
-    std = images.new_tensor(normalization.std)[:, None, None]
-    pixels = (255 * (images * std + mean)).round().clamp(0, 255)
-    return pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu()

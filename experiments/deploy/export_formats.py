@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from experiments.networks.checkpoint import LoadedClassifier
+from lca_fused.classifier import Classifier
+from lca_fused.description import described
 
 Classify = Callable[[Tensor], Tensor]
 """Images (N, 3, S, S) -> logits (N, K), float32 on the CPU."""
@@ -28,35 +29,35 @@ class Format:
     """
 
     file: str
-    write: Callable[[LoadedClassifier, Path], None]
-    read: Callable[[LoadedClassifier, Path], Classify]
+    write: Callable[[Classifier, Path], None]
+    read: Callable[[Classifier, Path], Classify]
     packages: tuple[str, ...] = ()
 
 
-def _write_onnx(classifier: LoadedClassifier, path: Path) -> None:
+def _write_onnx(classifier: Classifier, path: Path) -> None:
     # Here, as nobody who wants another format needs onnx.
     from experiments.deploy.onnx_export import export_onnx
 
-    export_onnx(classifier.model, classifier.recipe.image_size, path)
+    export_onnx(classifier, _size(classifier), path)
 
 
-def _read_onnx(_: LoadedClassifier, path: Path) -> Classify:
+def _read_onnx(_: Classifier, path: Path) -> Classify:
     from experiments.deploy.onnx_export import OnnxClassifier
 
     return OnnxClassifier(path)
 
 
-def _write_torch_export(classifier: LoadedClassifier, path: Path) -> None:
-    size = classifier.recipe.image_size
+def _write_torch_export(classifier: Classifier, path: Path) -> None:
+    size = _size(classifier)
     program = torch.export.export(
-        classifier.model,
+        classifier,
         (torch.zeros(2, 3, size, size),),
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
     torch.export.save(program, path)
 
 
-def _read_torch_export(_: LoadedClassifier, path: Path) -> Classify:
+def _read_torch_export(_: Classifier, path: Path) -> Classify:
     module = torch.export.load(path).module()
 
     def classify(images: Tensor) -> Tensor:
@@ -66,18 +67,18 @@ def _read_torch_export(_: LoadedClassifier, path: Path) -> Classify:
     return classify
 
 
-def _write_safetensors(classifier: LoadedClassifier, path: Path) -> None:
+def _write_safetensors(classifier: Classifier, path: Path) -> None:
     from safetensors.torch import save
 
-    tensors = {key: value.contiguous() for key, value in classifier.model.state_dict().items()}
+    tensors = {key: value.contiguous() for key, value in classifier.state_dict().items()}
     # Not by save_file: its files are readable by their owner alone.
     path.write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
-def _read_safetensors(classifier: LoadedClassifier, path: Path) -> Classify:
+def _read_safetensors(classifier: Classifier, path: Path) -> Classify:
     from safetensors.torch import load_file
 
-    model = copy.deepcopy(classifier.model)
+    model = copy.deepcopy(classifier)
     model.load_state_dict(load_file(path))
 
     def classify(images: Tensor) -> Tensor:
@@ -85,6 +86,10 @@ def _read_safetensors(classifier: LoadedClassifier, path: Path) -> Classify:
             return model(images)
 
     return classify
+
+
+def _size(classifier: Classifier) -> int:
+    return described(classifier).preprocessing.image_size
 
 
 FORMATS = {

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from experiments.checksum import sha256
 from experiments.console import printable
-from experiments.data.augment import resized_side
-from experiments.deploy.inference import stored_side
-from experiments.networks.checkpoint import LoadedClassifier
+from lca_fused.classifier import Classifier
+from lca_fused.description import described
+from lca_fused.preprocessing import Preprocessing
+from lca_fused.pretrained import installed_versions
 
-_PACKAGES = (
-    "lca-fused",
-    "torch",
-    "torchvision",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "safetensors",
-)
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def describe(
-    classifier: LoadedClassifier,
+    classifier: Classifier,
     files: Mapping[str, Path],
     agreements: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -37,20 +28,19 @@ def describe(
         files: by format.
         agreements: by format, how close each is to the model.
     """
+    description = described(classifier)
+    size = description.preprocessing.image_size
     return {
-        "classes": list(map(printable, classifier.classes)),
+        "classes": [printable(name) for name in description.classes],
         "input": {
             "name": "images",
             "dtype": "float32",
             "layout": "NCHW",
-            "shape": ["batch", 3, classifier.recipe.image_size, classifier.recipe.image_size],
+            "shape": ["batch", 3, size, size],
         },
-        "output": {"name": "logits", "shape": ["batch", len(classifier.classes)]},
-        "preprocessing": preprocessing(classifier),
-        "model": {
-            name: printable(value) if isinstance(value, str) else value
-            for name, value in classifier.settings.items()
-        },
+        "output": {"name": "logits", "shape": ["batch", len(description.classes)]},
+        "preprocessing": steps(description.preprocessing),
+        "model": {k: v for k, v in description.to_dict().items() if k != "classes"},
         "files": {
             name: {
                 "file": path.name,
@@ -60,34 +50,22 @@ def describe(
             }
             for name, path in files.items()
         },
-        "versions": _versions(),
+        "versions": installed_versions(*_PACKAGES),
     }
 
 
-def preprocessing(classifier: LoadedClassifier) -> dict[str, Any]:
+def steps(preprocessing: Preprocessing) -> dict[str, Any]:
     """Return what a photo goes through, step by step, before it is the network's input."""
-    size = classifier.recipe.image_size
+    side = preprocessing.resized_side
+    resize = {"resize_shorter_side": side} if preprocessing.keep_ratio else {"resize": [side, side]}
     return {
         "color": "RGB, upright as its EXIF orientation says, transparency on white",
-        "shrink_shorter_side_to_at_most": stored_side(size),
-        "resize_shorter_side": resized_side(size, classifier.recipe.augmentation.center_crop),
-        "interpolation": "bilinear",
+        "shrink_shorter_side_to_at_most": preprocessing.kept_side,
+        **resize,
+        "interpolation": preprocessing.interpolation,
         "antialias": True,
-        "center_crop": size,
+        "center_crop": preprocessing.image_size,
         "scale": 1 / 255,
-        "mean": list(classifier.normalization.mean),
-        "std": list(classifier.normalization.std),
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
     }
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of the packages that are installed."""
-    installed = {name: version for name in _PACKAGES if (version := _version(name)) is not None}
-    return {"python": platform.python_version()} | installed
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,14 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from experiments.data import photo_files
-from experiments.data.augment import evaluation_transform
-from experiments.data.dataset import Sample
-from experiments.data.images import ImageError, image_size
 from experiments.data.left_out import describe
-from experiments.data.torch_dataset import PhotoDataset
-from experiments.networks.backbones import Normalization
-from experiments.training.photos import CACHE_SCALE
-from experiments.training.recipe import Recipe
+from lca_fused.photos.reading import ImageError, image_size
+from lca_fused.prediction import Prepared
+from lca_fused.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +51,7 @@ class PhotoReader(Dataset[tuple[Path, Tensor | str]]):
 
     Args:
         paths: the photos.
-        recipe: that the network was finetuned with.
-        normalization: of its backbone.
+        preprocessing: of the network.
         max_pixels: a photo with more is refused before it is decoded; decoding takes about 12
             bytes a pixel, 19 with transparency. One with more than `MAX_MEGAPIXELS` is refused
             in any case.
@@ -66,25 +60,12 @@ class PhotoReader(Dataset[tuple[Path, Tensor | str]]):
     def __init__(
         self,
         paths: Sequence[Path],
-        recipe: Recipe,
-        normalization: Normalization,
+        preprocessing: Preprocessing,
         max_pixels: int,
     ) -> None:
         self.paths = tuple(paths)
         self.max_pixels = max_pixels
-        size = recipe.image_size
-        transform = evaluation_transform(
-            size,
-            normalization.mean,
-            normalization.std,
-            center_crop=recipe.augmentation.center_crop,
-        )
-        self._photos = PhotoDataset(
-            [Sample(path, label=0) for path in self.paths],
-            transform,
-            cache_side=stored_side(size),
-            cache_bytes=0,
-        )
+        self._prepared = Prepared(preprocessing)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -98,7 +79,7 @@ class PhotoReader(Dataset[tuple[Path, Tensor | str]]):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 self._check_size(path)
-                image, _ = self._photos[index]
+                image = self._prepared(path)
         except ImageError as error:
             return path, error.reason
         except Exception as error:  # one photo, whatever is wrong with it, does not end the others
@@ -119,14 +100,6 @@ class PhotoReader(Dataset[tuple[Path, Tensor | str]]):
                 "megapixels; scale it down, or allow more where there is memory for it"
             )
             raise ImageError(f"{path}: {reason}", reason)
-
-
-def stored_side(image_size: int) -> int:
-    """Shorter side in pixels that larger photos are shrunk to before anything else.
-
-    Training keeps its photos decoded in that size, and the test photos with them.
-    """
-    return math.ceil(CACHE_SCALE * image_size)
 
 
 def find_photos(arguments: Iterable[Path]) -> list[Path]:

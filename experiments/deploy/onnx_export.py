@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.deploy.onnx_lca import FixedSizeLCA
-from experiments.networks.model import ProductClassifier
-from lca_fused import LCA
+from lca_fused import LCA, Classifier
 
 INPUT, OUTPUT = "images", "logits"
 OPSET = 18
@@ -24,7 +23,7 @@ class OnnxError(ValueError):
     """The ONNX file would not run everywhere; the message says why."""
 
 
-def export_onnx(model: ProductClassifier, image_size: int, path: Path) -> None:
+def export_onnx(model: Classifier, image_size: int, path: Path) -> None:
     """Write `model` to `path`: images (N, 3, S, S) float32 -> logits (N, K) float32, N free.
 
     LCA is written as `FixedSizeLCA`, and the operators are ONNX's own: any runtime has them.
@@ -51,15 +50,15 @@ def export_onnx(model: ProductClassifier, image_size: int, path: Path) -> None:
     _check_operators(path)
 
 
-def with_fixed_size_lca(model: ProductClassifier, image_size: int) -> nn.Module:
+def with_fixed_size_lca(model: Classifier, image_size: int) -> nn.Module:
     """Return `model` with its LCA, if it has one, made for the maps of photos of this size."""
-    if not isinstance(model.head, LCA):
+    if not isinstance(model.pool, LCA):
         return model
     with torch.inference_mode():
-        feature_map = model.features(torch.zeros(1, 3, image_size, image_size))
+        feature_map = model.backbone(torch.zeros(1, 3, image_size, image_size))
     network = copy.deepcopy(model)
     height, width = feature_map.shape[2:]
-    network.head = FixedSizeLCA(model.head, (height, width))
+    network.pool = FixedSizeLCA(model.pool, (height, width))
     return network.eval()
 
 

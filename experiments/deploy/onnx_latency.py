@@ -9,6 +9,7 @@ With --threads 1 the clock is CPU time, which other programs on the machine hard
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +25,10 @@ from tqdm import trange
 
 from experiments.console import set_up_console
 from experiments.deploy.onnx_export import OnnxClassifier, export_onnx
-from experiments.networks.backbones import BACKBONES
-from experiments.networks.heads import HEADS
-from experiments.networks.model import ProductClassifier
+from experiments.networks.model import new_classifier
 from lca_fused import LCA
-from lca_fused.models import attach_lca
+from lca_fused.backbones import find_backbone
+from lca_fused.heads import HEADS
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Options:
     """What is timed."""
 
     backbone: str = "mobilenet-v2"
-    """Of untrained weights, which take as long; see experiments/networks/backbones.py."""
+    """Of untrained weights, which take as long; see lca_fused/backbones.py."""
     image_size: int = 224
     """Side of the photos, in pixels."""
     classes: int = 31
@@ -47,10 +47,7 @@ class Options:
     """Runs of each network."""
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise ValueError(
-                f"--backbone is {self.backbone!r}; expected from {', '.join(BACKBONES)}"
-            )
+        find_backbone(self.backbone)
         for name in ("image_size", "classes", "threads", "rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} is {getattr(self, name)}; expected at least 1")
@@ -85,14 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def export_networks(options: Options, folder: Path) -> dict[str, OnnxClassifier]:
     """Return one untrained backbone under each head, as ONNX files run it."""
     torch.manual_seed(0)
-    features = attach_lca(BACKBONES[options.backbone].build(), num_classes=0).backbone
+    network = find_backbone(options.backbone).at(options.image_size).build()
     networks = {}
     for name in ("gap-fc", "projection", "lca"):
         head = name if name in HEADS else "lca"
-        model = ProductClassifier(features, head, options.classes, options.image_size).eval()
+        model = new_classifier(
+            copy.deepcopy(network), head, options.classes, options.image_size
+        ).eval()
         if name == "projection":
-            assert isinstance(model.head, LCA)
-            model.head = Projection(model.head)
+            assert isinstance(model.pool, LCA)
+            model.pool = Projection(model.pool)
         path = folder / f"{name}.onnx"
         export_onnx(model, options.image_size, path)
         networks[name] = OnnxClassifier(path, options.threads)

@@ -14,24 +14,27 @@ from pathlib import Path
 from typing import TextIO
 
 from experiments.console import printable
+from lca_fused.prediction import Prediction
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PhotoRow:
     """What is said about one photo.
 
     Attributes:
         path: the photo.
-        top: likeliest classes and their probabilities (0..1), by falling probability; empty
-            where there is an error.
+        prediction: None where there is an error.
         error: why there is no prediction, or None.
-        likeliest: index of the first class of `top`, or None.
     """
 
     path: Path
-    top: tuple[tuple[str, float], ...] = ()
+    prediction: Prediction | None = None
     error: str | None = None
-    likeliest: int | None = None
+
+    @property
+    def top(self) -> tuple[tuple[str, float], ...]:
+        """Likeliest classes and their probabilities; empty where there is an error."""
+        return () if self.prediction is None else self.prediction.top
 
 
 class NoReaderError(Exception):
@@ -39,13 +42,13 @@ class NoReaderError(Exception):
 
 
 class RowWriter(ABC):
-    """Writes predictions to an open text file, and at once to where it is kept."""
+    """Writes rows to an open text file, and at once to where it is kept."""
 
     def __init__(self, file: TextIO) -> None:
         self.file = file
 
-    def write(self, predictions: Sequence[Prediction]) -> dict[Path, str]:
-        """Add a row a prediction.
+    def write(self, rows: Sequence[PhotoRow]) -> dict[Path, str]:
+        """Add rows.
 
         Returns:
             Photos whose row cannot be written, and why not; the others have theirs.
@@ -55,19 +58,19 @@ class RowWriter(ABC):
             OSError: nothing can be written to the file any more.
         """
         with _flushed(self.file):
-            problems = {prediction.path: self._try(prediction) for prediction in predictions}
+            problems = {row.path: self._try(row) for row in rows}
         return {path: problem for path, problem in problems.items() if problem is not None}
 
-    def _try(self, prediction: Prediction) -> str | None:
+    def _try(self, row: PhotoRow) -> str | None:
         """Write a row; return why it cannot be, or None."""
         try:
-            self._write(prediction)
+            self._write(row)
         except (ValueError, csv.Error) as error:
             return f"its row cannot be written ({error})"
         return None
 
     @abstractmethod
-    def _write(self, prediction: Prediction) -> None: ...
+    def _write(self, row: PhotoRow) -> None: ...
 
 
 class CsvWriter(RowWriter):
@@ -91,24 +94,24 @@ class CsvWriter(RowWriter):
         with _flushed(file):
             self._csv.writerow(["file", *columns, "error"])
 
-    def _write(self, prediction: Prediction) -> None:
-        cells = [cell for name, p in prediction.top for cell in (name, f"{p:.6f}")]
+    def _write(self, row: PhotoRow) -> None:
+        cells = [cell for name, p in row.top for cell in (name, f"{p:.6f}")]
         padding = [""] * (2 * self.k - len(cells))
-        self._csv.writerow([prediction.path, *cells, *padding, prediction.error or ""])
+        self._csv.writerow([row.path, *cells, *padding, row.error or ""])
 
 
 class JsonLinesWriter(RowWriter):
     """An object a line: file, and predictions (class and probability) or error."""
 
-    def _write(self, prediction: Prediction) -> None:
-        row: dict[str, object] = {"file": printable(prediction.path)}
-        if prediction.error is not None:
-            row["error"] = prediction.error
+    def _write(self, row: PhotoRow) -> None:
+        written: dict[str, object] = {"file": printable(row.path)}
+        if row.error is not None:
+            written["error"] = row.error
         else:
-            row["predictions"] = [
-                {"class": printable(name), "probability": round(p, 6)} for name, p in prediction.top
+            written["predictions"] = [
+                {"class": printable(name), "probability": round(p, 6)} for name, p in row.top
             ]
-        self.file.write(json.dumps(row) + "\n")
+        self.file.write(json.dumps(written) + "\n")
 
 
 @contextmanager

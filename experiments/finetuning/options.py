@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.command_lines import changed_options, command_line
-from experiments.networks.backbones import BACKBONES
 from experiments.study.methods import METHODS
 from experiments.study.options import PRESETS
 from experiments.training.device import Precision
 from experiments.training.recipe import Recipe
+from lca_fused.backbones import find_backbone
 
 _PATIENCE = 5  # epochs
 _UNEVEN = 4.0  # times the photos of the smallest class
@@ -33,7 +33,7 @@ class Finetuning:
     output: Path = Path("runs/mine")
     """Folder of everything that is computed: result, model, checkpoint, report.html."""
     backbone: str = "mobilenet-v2"
-    """Pretrained convnet, by name; see experiments/networks/backbones.py."""
+    """Pretrained network: timm:NAME, torchvision:NAME, or a short name (lca_fused/backbones.py)."""
     weights: Path | None = None
     """File of its pretrained weights; default: fetched once, where they are public."""
     method: str = "lca"
@@ -68,10 +68,7 @@ class Finetuning:
             raise ValueError(
                 f"--method is {self.method!r}; expected one that is trained: {', '.join(_TRAINED)}"
             )
-        if self.backbone not in BACKBONES:
-            raise ValueError(
-                f"--backbone is {self.backbone!r}; expected one of {', '.join(BACKBONES)}"
-            )
+        find_backbone(self.backbone)
         if self.seed < 0 or self.split_seed < 0:
             raise ValueError(
                 f"--seed is {self.seed} and --split-seed {self.split_seed}; expected 0 or more"
@@ -88,6 +85,11 @@ class Finetuning:
         if self.balance == "auto":
             return self.recipe.balanced or imbalance > _UNEVEN
         return self.balance == "on"
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square that the network sees, in pixels."""
+        return self.recipe.for_backbone(self.backbone).image_size
 
     @property
     def command(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from experiments.command_lines import command_line
 from experiments.finetuning.options import Finetuning
 from experiments.finetuning.photos import PhotoCounts
-from experiments.study.cells import Cell
+from experiments.study.cells import Cell, model_folder
 from experiments.study.methods import METHODS
 from experiments.table.significance import wilson_interval
 
@@ -37,8 +37,8 @@ class Finetuned:
 
     @property
     def model(self) -> Path:
-        """The trained classifier's file."""
-        return self.cell.path(self.options.output.absolute()).with_suffix(".model.pt")
+        """The trained classifier's folder."""
+        return model_folder(self.cell.path(self.options.output.absolute()))
 
     @property
     def right(self) -> int:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from experiments.data import images
 from experiments.data.dataset import DataError, ProductDataset, Sample
 from experiments.matching.classifier import KeypointClassifier
 from experiments.matching.detectors import DETECTORS
 from experiments.matching.finished import FinishedScores
 from experiments.matching.keypoints import Detector
+from lca_fused.photos import reading
 
 _TOP = 5
 _IMAGE_SIDE = 320  # pixels
@@ -41,9 +41,9 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     """Read a photo as (H, W, 3) uint8 RGB.
 
     Raises:
-        DataError: the file cannot be read as an image.
+        ImageError: the file cannot be read as an image.
     """
-    return np.asarray(images.read_image(path), np.uint8)
+    return np.asarray(reading.read_image(path), np.uint8)
 
 
 def evaluate_matching(

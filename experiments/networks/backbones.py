@@ -1,151 +1,128 @@
-"""Pretrained convnets: how each is built, what it was fed in training, where its weights are."""
+"""Pretrained backbones: a network by its name, with the weights its source or a file gives."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from functools import cache, partial
+import sys
+from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import timm
 import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
-from experiments.networks.weights import WeightsError as WeightsError
-from experiments.networks.weights import WeightsNotGivenError as WeightsNotGivenError
-from experiments.networks.weights import fetch_weights, load_strictly, read_weights
-from experiments.networks.weights import fingerprint as fingerprint
-from lca_fused.models import attach_lca
+from experiments.networks.weights import (
+    WeightsError,
+    WeightsNotGivenError,
+    fetch_weights,
+    load_strictly,
+    read_weights,
+)
+from lca_fused.backbones import SHORT_NAMES, Backbone, BackboneError, find_backbone
+from lca_fused.backbones import small_resnet as small_resnet
+from lca_fused.feature_map import feature_map, unused_names
 
 logger = logging.getLogger(__name__)
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """Input scaling a backbone was trained with: (image in 0..1 - mean) / std, RGB."""
-
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A pretrained convnet.
-
-    Attributes:
-        build: makes the untrained network whose state dict the weights are: a classifier, or
-            a network that ends with its feature map.
-        normalization: of its input.
-        weights_url: where the weights are fetched from; None when they must be given.
-        licence: of the weights, where it is not as free as the code's; logged when they are used.
-        hint: what to do when weights must be given and are not.
-    """
-
-    build: Callable[[], nn.Module]
-    normalization: Normalization = Normalization()
-    weights_url: str | None = None
-    licence: str = ""
-    hint: str = ""
-
-
-def small_resnet() -> nn.Module:
-    """Return a ResNet of one torchvision BasicBlock a stage: (N, 3, S, S) -> (N, 128, S/16, S/16).
-
-    Small enough to be pretrained on the embedded data in a minute on two cores; at 112 px its
-    maps are the 7x7 of the paper's backbones at 224 px.
-    """
-    return nn.Sequential(
-        nn.Conv2d(3, 32, kernel_size=3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(32),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(kernel_size=2),
-        BasicBlock(32, 32),
-        BasicBlock(32, 64, stride=2, downsample=_downsample(32, 64)),
-        BasicBlock(64, 128, stride=2, downsample=_downsample(64, 128)),
-    )
-
-
-def _downsample(in_channels: int, out_channels: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=2, bias=False),
-        nn.BatchNorm2d(out_channels),
-    )
-
-
-def _torchvision(name: str, num_classes: int = 1000) -> Callable[[], nn.Module]:
-    return partial(torchvision.models.get_model, name, weights=None, num_classes=num_classes)
-
-
-def _with_torchvision_weights(name: str, weights: str) -> Backbone:
-    url = torchvision.models.get_model_weights(name)[weights].url
-    return Backbone(_torchvision(name), weights_url=url)
-
-
-BACKBONES: dict[str, Backbone] = {
-    "embedded": Backbone(
-        small_resnet,
-        hint="run_all.py pretrains it on the embedded data",
-    ),
-    "mobilenet-v2": _with_torchvision_weights("mobilenet_v2", "IMAGENET1K_V1"),
-    "mobilenet-v2-tf": Backbone(
-        _torchvision("mobilenet_v2", num_classes=1001),
-        Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-        hint="a torchvision mobilenet_v2(num_classes=1001) state dict converted from TensorFlow",
-    ),
-    "squeezenet1-0": _with_torchvision_weights("squeezenet1_0", "IMAGENET1K_V1"),
-    "resnet50": _with_torchvision_weights("resnet50", "IMAGENET1K_V1"),
-    "resnext101-32x8d": _with_torchvision_weights("resnext101_32x8d", "IMAGENET1K_V1"),
-    "resnext101-32x8d-wsl": Backbone(
-        _torchvision("resnext101_32x8d"),
-        weights_url="https://download.pytorch.org/models/ig_resnext101_32x8-c38310e5.pth",
-        licence="CC BY-NC 4.0, no commercial use (WSL-Images, Facebook)",
-    ),
+_HINTS = {
+    "embedded": "run_all.py pretrains it on the embedded data",
+    "mobilenet-v2-tf": "a torchvision mobilenet_v2(num_classes=1001) state dict converted from "
+    "TensorFlow",
 }
-"""Backbones by the name `--backbone` takes."""
+"""What to do for backbones whose weights no server gives."""
 
 
-def load_feature_map(name: str, weights: Path | None) -> nn.Module:
-    """Build the backbone `name` with its pretrained weights, up to its feature map.
+def load_network(
+    name: str, weights: Path | None = None, image_size: int | None = None
+) -> nn.Module:
+    """Build the backbone `name` with its pretrained weights.
 
     Args:
-        name: key of `BACKBONES`.
+        name: as `find_backbone` takes it.
         weights: file of a state dict, or of what trainers put around one; None takes them from
-            torch's cache or their server. The layers after the map need not fit.
+            where timm or torchvision do. The layers after the map need not fit.
+        image_size: of the photos, where the network must be built for another than its own.
 
     Returns:
-        Images (N, 3, S, S) -> map (N, C, H, W).
+        The whole network; `lca_fused.feature_map` says where its map ends.
 
     Raises:
         WeightsError: unknown backbone, a missing file, or weights of another network (the keys
             that do not fit are named).
         WeightsNotGivenError: no file was given, and the weights cannot be fetched.
     """
-    if name not in BACKBONES:
-        raise WeightsError(f"backbone is {name!r}; expected one of {sorted(BACKBONES)}")
-    backbone = BACKBONES[name]
-    network = backbone.build()
-    state = _state_dict(name, backbone, weights, list(network.state_dict()))
-    # attach_lca knows where the map of each family of networks ends.
-    features = attach_lca(network, num_classes=0).backbone
-    classifier = _outside(features, network)
-    _refuse_another(name, state, network, classifier, weights)
-    source = str(weights or backbone.weights_url)
-    load_strictly(network, state, name, source, unused=classifier)
+    try:
+        backbone = find_backbone(name).at(image_size)
+        network = backbone.build()
+    except BackboneError as error:
+        raise WeightsError(str(error)) from error
     if backbone.licence:
         _log_licence(name, backbone.licence)
-    return features
+    if weights is None and backbone.source == "timm":
+        return _fetched_from_timm(backbone)
+    classifier = unused_names(network)
+    if weights is None:
+        state, source = _fetched_from_torchvision(backbone)
+    else:
+        state, source = read_weights(weights, list(network.state_dict())), str(weights)
+        state = _in_timms_names(state, network, weights)
+        _refuse_another(name, state, network, classifier, weights)
+    load_strictly(network, state, name, source, unused=classifier)
+    return network
 
 
-def _outside(features: nn.Module, network: nn.Module) -> list[str]:
-    """Return the names of the network's tensors that its feature map does not depend on."""
-    inside = {id(tensor) for tensor in (*features.parameters(), *features.buffers())}
-    named = (*network.named_parameters(), *network.named_buffers())
-    return [key for key, tensor in named if id(tensor) not in inside]
+def load_feature_map(name: str, weights: Path | None) -> nn.Module:
+    """Return `load_network` up to its map: images (N, 3, S, S) -> map (N, C, H, W)."""
+    return feature_map(load_network(name, weights))
+
+
+def weights_source(name: str) -> str:
+    """Say where the weights of a backbone come from when no file is given."""
+    backbone = find_backbone(name)
+    if name in _HINTS:
+        return _HINTS[name]
+    source = f"{backbone.source}'s {backbone.architecture}, {backbone.weights}"
+    return f"{source} ({backbone.licence})" if backbone.licence else source
+
+
+def weights_url(backbone: Backbone) -> str:
+    """Return where torchvision has a backbone's weights."""
+    return torchvision.models.get_model_weights(backbone.architecture)[backbone.weights].url
+
+
+def _fetched_from_timm(backbone: Backbone) -> nn.Module:
+    tagged = f"{backbone.architecture}.{backbone.weights}".rstrip(".")
+    try:
+        return timm.create_model(tagged, pretrained=True, **backbone.arguments)
+    except Exception as error:  # of timm, the Hub's client, or what they fetch with
+        reason = " ".join(f"{error}".split())
+        raise WeightsNotGivenError(
+            f"the weights of {backbone.name} could not be fetched by timm ({reason}); download "
+            f"them elsewhere and give their path with --weights {backbone.name}=FILE"
+        ) from error
+
+
+def _fetched_from_torchvision(backbone: Backbone) -> tuple[dict[str, Tensor], str]:
+    if backbone.name in _HINTS:
+        raise WeightsNotGivenError(f"{backbone.name} needs --weights FILE: {_HINTS[backbone.name]}")
+    url = weights_url(backbone)
+    return fetch_weights(backbone.name, url), url
+
+
+def _in_timms_names(state: dict[str, Tensor], network: Any, weights: Path) -> dict[str, Tensor]:
+    """Return weights as timm's network takes them: of the authors' names, or of other sizes."""
+    translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if translate is None:
+        return state
+    try:
+        return translate(state, network)
+    except Exception as error:  # of weights that are not of this network
+        raise WeightsError(
+            f"{weights} does not hold weights of {type(network).__name__}: {error}"
+        ) from error
 
 
 def _refuse_another(
@@ -153,7 +130,7 @@ def _refuse_another(
     state: Mapping[str, Tensor],
     network: nn.Module,
     classifier: Collection[str],
-    weights: Path | None,
+    weights: Path,
 ) -> None:
     """Refuse weights whose classifier says that they are another backbone's of the same layers.
 
@@ -163,8 +140,9 @@ def _refuse_another(
     own = network.state_dict()
     if all(shape == own[key].shape for key, shape in shapes.items()):
         return
-    for other, backbone in BACKBONES.items():
-        if backbone.normalization == BACKBONES[name].normalization:
+    for other in SHORT_NAMES:
+        backbone = find_backbone(other)
+        if backbone.preprocessing == find_backbone(name).preprocessing:
             continue
         with torch.device("meta"):
             theirs = backbone.build().state_dict()
@@ -175,16 +153,6 @@ def _refuse_another(
                 f"{weights} does not hold weights of {name}: its classifier is that of {other}; "
                 f"give --backbone {other}"
             )
-
-
-def _state_dict(
-    name: str, backbone: Backbone, weights: Path | None, expected: Collection[str]
-) -> dict[str, Tensor]:
-    if weights is not None:
-        return read_weights(weights, expected)
-    if backbone.weights_url is None:
-        raise WeightsNotGivenError(f"{name} needs --weights FILE: {backbone.hint}")
-    return fetch_weights(name, backbone.weights_url)
 
 
 @cache

@@ -117,10 +117,8 @@ def cached_file(url: str) -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
 
 
-def fingerprint(weights: Path | None) -> str:
-    """Return what identifies a weights file: the start of its sha256, or "torchvision"."""
-    if weights is None:
-        return "torchvision"
+def fingerprint(weights: Path) -> str:
+    """Return what identifies a weights file: the start of its sha256."""
     _check_exists(weights)
     return _sha256_once(weights)[:16]
 

@@ -5,24 +5,20 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.data.augment import evaluation_transform
-from experiments.data.dataset import DataError, Sample
-from experiments.data.torch_dataset import PhotoDataset
-from experiments.deploy.explanation_images import as_photos
-from experiments.deploy.inference import stored_side
-from experiments.networks.checkpoint import LoadedClassifier, load_classifier
 from experiments.report.confusion import confused_pairs
 from experiments.report.photos import WEBP_QUALITY, CellPhotos, webp_uri
 from experiments.report.stored import StoredCell
 from experiments.study.methods import METHODS
-from lca_fused import explain
+from lca_fused import Classifier, explain, load_classifier
+from lca_fused.description import described
 from lca_fused.explain import Explanation
 from lca_fused.explanation_plots import draw_concepts, draw_heat_map
+from lca_fused.photos.reading import ImageError
+from lca_fused.prediction import Prepared
 
 _DPI = 130
 _CONCEPTS = 4
@@ -70,12 +66,13 @@ def explain_photos(cell: StoredCell, photos: CellPhotos, each: int) -> list[Expl
         NoExplanationError: the head is not LCA, or the model's file is gone or cannot be used.
     """
     loaded = _load_model(cell)
+    prepared = Prepared(described(loaded).preprocessing)
     chosen = [*_wrong(cell, each), *_right(cell, each)]
     explained: list[ExplainedPhoto] = []
     for position in chosen:
         try:
-            images = _network_input(loaded, photos.test[position])
-        except DataError:  # the photo was damaged or removed after it was tested
+            images = prepared(photos.test[position])[None]
+        except ImageError:  # the photo was damaged or removed after it was tested
             continue
         label, predicted = cell.labels[position], cell.predicted[position]
         pictures: tuple[Picture, ...] = ()
@@ -89,14 +86,14 @@ def explain_photos(cell: StoredCell, photos: CellPhotos, each: int) -> list[Expl
     return explained
 
 
-def _load_model(cell: StoredCell) -> LoadedClassifier:
+def _load_model(cell: StoredCell) -> Classifier:
     method = METHODS.get(cell.method)
     if method is None or method.head != "lca":
         raise NoExplanationError(
             "only a score over LCA is a sum over positions and rectangles, and this row has no LCA"
         )
     if cell.model is None:
-        raise NoExplanationError(f"the model's file {cell.path.with_suffix('.model.pt')} is gone")
+        raise NoExplanationError(f"the model {cell.path.with_suffix('.model')} is gone")
     try:
         return load_classifier(cell.model)
     except ValueError as error:
@@ -128,28 +125,14 @@ def _right(cell: StoredCell, most: int) -> list[int]:
     return [positions[round(place * (len(positions) - 1) / (most - 1))] for place in range(most)]
 
 
-def _network_input(loaded: LoadedClassifier, path: Path) -> Tensor:
-    """Return a photo as it was scored, (1, 3, S, S), normalised."""
-    size = loaded.recipe.image_size
-    transform = evaluation_transform(
-        size,
-        loaded.normalization.mean,
-        loaded.normalization.std,
-        center_crop=loaded.recipe.augmentation.center_crop,
-    )
-    side = stored_side(size)
-    image, _ = PhotoDataset([Sample(path, 0)], transform, cache_side=side, workers=1)[0]
-    return image[None]
-
-
 def _pictures(
-    loaded: LoadedClassifier, images: Tensor, names: Sequence[str], label: int, predicted: int
+    loaded: Classifier, images: Tensor, names: Sequence[str], label: int, predicted: int
 ) -> tuple[Picture, ...]:
-    pixels = as_photos(images, loaded.normalization)[0]
-    taken_for = explain(loaded.model, images, predicted)
+    pixels = described(loaded).preprocessing.photos_of(images)[0]
+    taken_for = explain(loaded, images, predicted)
     pictures = [_heat_map(pixels, taken_for, names[predicted])]
     if label != predicted:
-        pictures.append(_heat_map(pixels, explain(loaded.model, images, label), names[label]))
+        pictures.append(_heat_map(pixels, explain(loaded, images, label), names[label]))
     pictures.append(_concepts(pixels, taken_for, names[predicted]))
     return tuple(pictures)
 

@@ -101,7 +101,7 @@ class _Cost:
             _mean([cell.result.get("seconds") for cell in row.cells]),
             _mean([cell.result.get("images_per_second") for cell in row.cells]),
             row.peak_bytes,
-            model.stat().st_size if model else None,
+            sum(file.stat().st_size for file in model.iterdir()) if model else None,
             ", ".join(dict.fromkeys(cell.result.get("device", "not stored") for cell in row.cells)),
         )
 

@@ -17,9 +17,9 @@ from experiments.data.catalog import CATALOG, DataOptions
 from experiments.data.dataset import DataError, ProductDataset, Sample
 from experiments.data.embedded import SCENARIOS
 from experiments.data.folder import load_folder
-from experiments.data.images import ImageError, read_image
 from experiments.report.stored import StoredCell, StoredRun
 from experiments.study.digests import dataset_digest
+from lca_fused.photos.reading import ImageError, read_image
 
 _SIDE = 150  # px; shown at most as large
 WEBP_QUALITY = 80

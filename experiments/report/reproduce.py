@@ -68,7 +68,10 @@ def _command(rows: Iterable[Row], data_root: Path | None) -> str:
 
 def _has_file(settings: Mapping[str, Any]) -> bool:
     """Whether the weights were given as a file; run_all.py makes those of "embedded" itself."""
-    given = settings.get("weights", "torchvision") != "torchvision"
+    # A file is told by its digest, what is fetched by its source: "timm:NAME.TAG", and
+    # "torchvision" alone in older results.
+    source, named, _ = settings.get("weights", "torchvision").partition(":")
+    given = not named and source != "torchvision"
     return given and settings["backbone"] != "embedded"
 
 

@@ -14,6 +14,7 @@ from experiments.command_lines import flatten
 from experiments.study.methods import METHODS
 from experiments.table.significance import student_half_width, wilson_interval
 from experiments.training.recipe import Recipe
+from lca_fused.pretrained import CONFIG_FILE
 
 REPORT_FILE = "report.html"
 """Where the report goes, unless it is told another place."""
@@ -120,9 +121,9 @@ class StoredCell:
 
     @property
     def model(self) -> Path | None:
-        """The trained classifier's file, or None where there is none (any more)."""
-        path = self.path.with_suffix(".model.pt")
-        return path if path.is_file() else None
+        """The trained classifier's folder, or None where there is none (any more)."""
+        path = self.path.with_suffix(".model")
+        return path if path.is_dir() else None
 
     def class_name(self, label: int) -> str:
         """Return the name of a class, or its number where names were not stored."""
@@ -223,7 +224,8 @@ def read_run(folder: Path) -> StoredRun:
     """
     if not folder.is_dir():
         raise RunError(f"there is no folder {folder}; expected the --output of a run")
-    cells, problems = _read_cells(sorted((folder / "cells").rglob("*.json")))
+    files = sorted((folder / "cells").rglob("*.json"))
+    cells, problems = _read_cells(path for path in files if path.name != CONFIG_FILE)
     tables, facts = [], None
     for path in sorted(folder.glob("*.json")):
         try:

@@ -24,11 +24,11 @@ from experiments.checksum import content_digests
 from experiments.data.dataset import ProductDataset
 from experiments.matching import Detector, discard_scores, evaluate_matching
 from experiments.matching.detectors import make_detector
-from experiments.networks.backbones import load_feature_map
-from experiments.networks.model import ModelError, ProductClassifier
+from experiments.networks.backbones import load_network
+from experiments.networks.model import ModelError, new_classifier
 from experiments.networks.weights import fingerprint
 from experiments.outputs import check_folder, check_space
-from experiments.storage import CheckpointError, save_checkpoint, save_json
+from experiments.storage import CheckpointError, save_json
 from experiments.study.digests import dataset_digest, recipe_identity
 from experiments.study.methods import METHODS
 from experiments.training.device import Compute
@@ -37,6 +37,8 @@ from experiments.training.photos import Photos
 from experiments.training.recipe import Recipe
 from experiments.training.step_cost import step_costs
 from experiments.training.trainer import Progress, Trainer
+from lca_fused.backbones import Backbone, find_backbone
+from lca_fused.classifier import Classifier
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +51,10 @@ class Cell:
         dataset: photos and protocol.
         method: key of `experiments.study.methods.METHODS`.
         seed: of the head's initial weights, the order of photos and their augmentation.
-        backbone: key of `experiments.networks.backbones.BACKBONES`; keypoint matching has none.
+        backbone: as `lca_fused.backbones.find_backbone` takes it; keypoint matching has none.
         weights: file of the backbone's, or the keypoint detector's, pretrained weights; None for
             those that are fetched.
-        recipe: how it is finetuned.
+        recipe: how it is finetuned; with an image size (`Recipe.for_backbone`).
         compute: device and precision.
     """
 
@@ -66,8 +68,13 @@ class Cell:
 
     @property
     def head(self) -> str | None:
-        """Key of `experiments.networks.heads.HEADS`, or None for keypoint matching."""
+        """Key of `lca_fused.heads.HEADS`, or None for keypoint matching."""
         return METHODS[self.method].head
+
+    @property
+    def network(self) -> Backbone:
+        """The backbone, for photos of the recipe's size."""
+        return find_backbone(self.backbone).at(self.recipe.image_size or None)
 
     def detector(self) -> Detector:
         """Return the keypoint detector; raises WeightsError where its weights are missing."""
@@ -91,7 +98,8 @@ class Cell:
             "method": self.method,
             "seed": self.seed,
             "backbone": self.backbone,
-            "weights": fingerprint(self.weights),
+            "weights": _weights_identity(self.network, self.weights),
+            "preprocessing": self.network.preprocessing.to_dict(),
             "recipe": asdict(self.recipe),
             "precision": str(self.compute.precision).removeprefix("torch."),
         }
@@ -174,14 +182,25 @@ def _stored(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def build_classifier(cell: Cell) -> ProductClassifier:
+def build_classifier(cell: Cell) -> Classifier:
     """Return the classifier of `cell`, pretrained backbone and head drawn from its seed."""
     if cell.head is None:
         raise ValueError(f"{cell.method} has no network to build")
-    features = load_feature_map(cell.backbone, cell.weights)
+    size = cell.network.preprocessing.image_size
+    network = load_network(cell.backbone, cell.weights, size)
     torch.manual_seed(cell.seed)
-    size = cell.recipe.image_size
-    return ProductClassifier(features, cell.head, len(cell.dataset.classes), size)
+    return new_classifier(network, cell.head, len(cell.dataset.classes), size)
+
+
+def model_folder(path: Path) -> Path:
+    """Return the folder beside a cell's result that its trained classifier is stored in."""
+    return path.with_suffix(".model")
+
+
+def _weights_identity(backbone: Backbone, weights: Path | None) -> str:
+    if weights is None:
+        return f"{backbone.source}:{backbone.architecture}.{backbone.weights}"
+    return fingerprint(weights)
 
 
 def _match(cell: Cell, output: Path) -> dict[str, Any]:
@@ -215,14 +234,13 @@ def _finetune(
         )
         progress = trainer.fit(train, validation)
         score = trainer.score(test)
-    save_checkpoint(
-        {
-            "model": trainer.model.state_dict(),
-            "classes": list(cell.dataset.classes),
-            "settings": dict(cell.settings),
-        },
-        path.with_suffix(".model.pt"),
+    trainer.model.describe(
+        cell.dataset.classes,
+        backbone=cell.network,
+        training=dict(cell.settings),
+        accuracy={"test": score.accuracy, "test_photos": len(test)},
     )
+    trainer.model.save_pretrained(model_folder(path))
     return {
         "accuracy": score.accuracy,
         "top5": score.top5.tolist(),
@@ -235,7 +253,7 @@ def _finetune(
     }
 
 
-def _check_space(model: ProductClassifier, recipe: Recipe, checkpoint: Path) -> None:
+def _check_space(model: Classifier, recipe: Recipe, checkpoint: Path) -> None:
     """See that the disk holds the trained model, a checkpoint and the next one beside it."""
     weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     # The weights as they are, their momentum and the best so far; and their moving average.

@@ -25,7 +25,7 @@ _FIRST_RECIPE = """
 """
 _FIRST_AUGMENTATION = """
     crop_scale crop_ratio rotation perspective perspective_probability brightness contrast
-    saturation hue blur erase center_crop
+    saturation hue blur erase
 """
 
 

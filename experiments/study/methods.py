@@ -18,7 +18,7 @@ class Method:
 
     Attributes:
         title: how it is printed.
-        head: key of `experiments.networks.heads.HEADS`, for a finetuned network.
+        head: key of `lca_fused.heads.HEADS`, for a finetuned network.
         detector: key of `experiments.matching.detectors.DETECTORS`, for keypoint matching.
         max_entropy: whether the maximum-entropy loss joins the cross-entropy.
         trick: what it adds to each of the methods in `against`, as the subject of a sentence.
@@ -49,6 +49,14 @@ METHODS = {
         head="gap",
         trick="finetuning a network",
         against=("superpoint", "sift"),
+    ),
+    # Against gap the loss without the layer: what of lca-me is owed to it alone.
+    "gap-me": Method(
+        "global average pooling + maximum entropy",
+        head="gap",
+        max_entropy=True,
+        trick="the maximum-entropy loss without LCA",
+        against=("gap",),
     ),
     "gap-fc": Method(
         "global average pooling + FC + ReLU",

@@ -14,6 +14,7 @@ from experiments.data.augment import SMALL_PHOTOS
 from experiments.study.paper import PAPER_BACKBONE, PAPER_DATASETS, PAPER_ROWS
 from experiments.training.device import Precision
 from experiments.training.recipe import Recipe
+from lca_fused.backbones import find_backbone
 
 DEFAULT_ROWS = ("sift", "gap", "gap-fc", "lca", "lca-me")
 
@@ -30,7 +31,7 @@ class Study:
     datasets: tuple[str, ...]
     """Data sets to run on, by name; see experiments/data/catalog.py."""
     backbone: str
-    """Pretrained convnet, by name; see experiments/networks/backbones.py."""
+    """Pretrained network: timm:NAME, torchvision:NAME, or a short name (lca_fused/backbones.py)."""
     methods: tuple[str, ...] = DEFAULT_ROWS
     """Rows of the table: METHOD, or METHOD@BACKBONE for a backbone of its own; see
     experiments/study/methods.py."""
@@ -67,6 +68,12 @@ class Study:
             raise ValueError(f"--seeds is {given}; expected one or more, each 0 or above")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"--workers is {self.workers}; expected 0 or more")
+        find_backbone(self.backbone)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square that the study's own backbone sees, in pixels."""
+        return self.recipe.for_backbone(self.backbone).image_size
 
 
 PRESETS: dict[str, tuple[str, Study]] = {

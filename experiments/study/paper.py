@@ -15,7 +15,7 @@ class PaperRow:
     Attributes:
         title: as the paper prints it.
         method: key of `experiments.study.methods.METHODS`.
-        backbone: key of `experiments.networks.backbones.BACKBONES`; None for keypoint matching.
+        backbone: as `lca_fused.backbones.find_backbone` takes it; None for keypoint matching.
         accuracies: test accuracy in per cent, by data set.
         played_by: methods that stand beside this row where the row itself was not asked for.
     """

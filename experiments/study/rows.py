@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.networks.backbones import BACKBONES
 from experiments.study.methods import METHODS, Method
+from lca_fused.backbones import BackboneError, find_backbone
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Row:
         name: as it was asked for: "lca", or "lca@resnet50" for a backbone of its own.
         title: how it is printed.
         method_name: key of `experiments.study.methods.METHODS`.
-        backbone: key of `experiments.networks.backbones.BACKBONES`; None for keypoint matching.
+        backbone: as `lca_fused.backbones.find_backbone` takes it; None for keypoint matching.
     """
 
     name: str
@@ -62,10 +62,10 @@ def _parse(name: str, backbone: str) -> tuple[str, str | None]:
             raise ValueError(f"--methods holds {name}, but {method} has no backbone; drop @{own}")
         return method, None
     chosen = own if separator else backbone
-    if chosen not in BACKBONES:
-        raise ValueError(
-            f"the backbone of {name} is {chosen!r}; expected one of {', '.join(BACKBONES)}"
-        )
+    try:
+        find_backbone(chosen)
+    except BackboneError as error:
+        raise ValueError(f"--methods holds {name}: {error}") from error
     return method, chosen
 
 

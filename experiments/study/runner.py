@@ -15,13 +15,8 @@ from experiments.data.catalog import CATALOG, DataOptions, load_dataset
 from experiments.data.contact_sheet import save_contact_sheet
 from experiments.data.dataset import DataError, DataNotGivenError, ProductDataset
 from experiments.data.own_output import mark_output
-from experiments.networks.backbones import (
-    BACKBONES,
-    Normalization,
-    WeightsError,
-    WeightsNotGivenError,
-)
 from experiments.networks.model import ModelError
+from experiments.networks.weights import WeightsError, WeightsNotGivenError
 from experiments.outputs import OutputError, check_file, check_folder
 from experiments.storage import CheckpointError, save_json, save_text
 from experiments.study.cells import Cell, run_cell
@@ -39,6 +34,8 @@ from experiments.training.distributed import TeamError
 from experiments.training.photos import Photos
 from experiments.training.pretraining import is_pretrained, pretrain_embedded_backbone
 from experiments.training.shared_memory import workers_that_fit
+from lca_fused.photos.reading import ImageError
+from lca_fused.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +44,9 @@ _NOT_STORED = NotRun(
     "not stored", "not all of it is stored with these settings, and --stored-only computes nothing"
 )
 
-_EXPECTED = (DataError, WeightsError, ModelError, CheckpointError, OSError)
+_EXPECTED = (DataError, ImageError, WeightsError, ModelError, CheckpointError, OSError)
 
-PhotosFor = Callable[[Normalization], Photos]
+PhotosFor = Callable[[Preprocessing], Photos]
 
 
 class Runner:
@@ -69,7 +66,6 @@ class Runner:
 
     def __init__(self, study: Study, report: Path) -> None:
         _check_names("--datasets", study.datasets, CATALOG)
-        _check_names("--backbone", [study.backbone], BACKBONES)
         _refuse_repeats("--datasets", study.datasets)
         _refuse_repeats("--seeds", study.seeds)
         if not report.name:
@@ -84,7 +80,7 @@ class Runner:
             share_cores(self._compute, study.workers),
             study.workers,
             photos=study.recipe.batch_size,
-            image_size=study.recipe.image_size,
+            image_size=study.image_size,
         )
         check_folder(study.output / "cells", "--output")
         for file in self._files:
@@ -144,18 +140,18 @@ class Runner:
 
     def _run_on(self, dataset: ProductDataset, name: str) -> None:
         @lru_cache(maxsize=1)
-        def photos(normalization: Normalization) -> Photos:
-            loaded = Photos.load(dataset, self.study.recipe, normalization)
-            self._show(loaded, name, normalization)
+        def photos(preprocessing: Preprocessing) -> Photos:
+            loaded = Photos.load(dataset, self.study.recipe, preprocessing)
+            self._show(loaded, name, preprocessing)
             return loaded
 
         for row in self.rows:
             self._run_row(row, dataset, name, photos)
 
-    def _show(self, photos: Photos, name: str, normalization: Normalization) -> None:
+    def _show(self, photos: Photos, name: str, preprocessing: Preprocessing) -> None:
         """Write what the networks are trained on, for the eye; beside the cells, as it is data."""
         path = self.study.output / "augmented" / f"{name.replace('/', '-')}.png"
-        mean, std = normalization.mean, normalization.std
+        mean, std = preprocessing.mean, preprocessing.std
         with self._not_fatal(path):
             save_contact_sheet(photos.augmented, path, rows=8, columns=8, mean=mean, std=std)
 
@@ -178,8 +174,7 @@ class Runner:
         if self.study.stored_only and not cell.path(output).exists():
             self._leave_out(row, dataset, _NOT_STORED)
             return
-        normalization = BACKBONES[cell.backbone].normalization
-        result = run_cell(cell, lambda: photos(normalization), output, self._workers)
+        result = run_cell(cell, lambda: photos(cell.network.preprocessing), output, self._workers)
         entry, run = self._entries[row.name, dataset], Run.of_cell(result)
         self._entries[row.name, dataset] = replace(entry, runs=(*entry.runs, run))
         logger.info("%s, %s: %.1f %%", dataset, row.title, 100 * run.accuracy)
@@ -197,13 +192,14 @@ class Runner:
         return any(folder.glob(f"{row.method_name}{seeds}.json"))
 
     def _cell(self, row: Row, dataset: ProductDataset, seed: int) -> Cell:
+        backbone = row.backbone or self.study.backbone
         return Cell(
             dataset=dataset,
             method=row.method_name,
             seed=seed,
-            backbone=row.backbone or self.study.backbone,
+            backbone=backbone,
             weights=self._weights_of(row),
-            recipe=self.study.recipe,
+            recipe=self.study.recipe.for_backbone(backbone),
             compute=self._compute,
         )
 
@@ -212,7 +208,7 @@ class Runner:
         return DataOptions(
             root=self.study.data_root,
             cache=self.study.output / "embedded",
-            image_size=self.study.recipe.image_size,
+            image_size=self.study.image_size,
             skip_bad_images=self.study.skip_bad_images,
         )
 

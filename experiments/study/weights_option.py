@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.matching.detectors import DETECTORS
-from experiments.networks.backbones import BACKBONES
 from experiments.study.rows import Row
+from lca_fused.backbones import BackboneError, find_backbone
 
 
 def parse_weights(given: Sequence[str], rows: Sequence[Row]) -> dict[str, Path]:
@@ -37,11 +37,14 @@ def _split(text: str) -> tuple[str, str]:
     name, separator, file = text.partition("=")
     if not separator or Path(text).exists():
         return "", text
-    if name not in BACKBONES and name not in DETECTORS:
-        raise ValueError(
-            f"--weights holds {text}: there is no file of this name, and no network {name!r}; "
-            f"expected NAME=FILE with one of {', '.join([*BACKBONES, *DETECTORS])}"
-        )
+    if name not in DETECTORS:
+        try:
+            find_backbone(name)
+        except BackboneError as error:
+            raise ValueError(
+                f"--weights holds {text}: there is no file of this name, and no network {name!r}: "
+                f"{error}; or a detector, {', '.join(DETECTORS)}"
+            ) from error
     return name, file
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.data.catalog import DataOptions, load_dataset
 from experiments.data.dataset import DataError
 from experiments.matching.superpoint_weights import HOW_TO_GIVE_WEIGHTS
-from experiments.networks.backbones import BACKBONES
+from experiments.networks.backbones import weights_source
 from experiments.study.paper import PAPER_BACKBONE, PAPER_DATASETS, PAPER_ROWS
 from experiments.study.rows import Row, parse_rows
 from experiments.table.entry import Entry, NotRun
@@ -33,16 +33,10 @@ def paper_table() -> str:
 def weights_sources(rows: Sequence[Row]) -> dict[str, str]:
     """Return where the weights of the rows' networks come from when no file is given."""
     names = dict.fromkeys(row.backbone for row in rows if row.backbone)
-    sources = {f"weights of {name}": _source(name) for name in names}
+    sources = {f"weights of {name}": weights_source(name) for name in names}
     if any(row.method.detector == "superpoint" for row in rows):
         sources["weights of superpoint"] = HOW_TO_GIVE_WEIGHTS
     return sources
-
-
-def _source(name: str) -> str:
-    backbone = BACKBONES[name]
-    source = f"fetched once from {backbone.weights_url}" if backbone.weights_url else backbone.hint
-    return f"{source} ({backbone.licence})" if backbone.licence else source
 
 
 def _not_run(dataset: str) -> NotRun:

@@ -32,9 +32,9 @@ class Options:
     """Time and peak memory of a training step, head by head."""
 
     backbone: str = "resnext101-32x8d"
-    """Key of experiments/networks/backbones.py."""
+    """Network, by name; see lca_fused/backbones.py."""
     heads: tuple[str, ...] = ("gap", "gap-fc", "gem", "rmac", "lca")
-    """Keys of experiments/networks/heads.py, "lca-reference" too; ratios are to the first one."""
+    """Keys of lca_fused/heads.py, or "lca-reference"; ratios are to the first one."""
     weights: Path | None = None
     """File of the backbone's weights; default: random ones, which take as long."""
     batch_size: int = 16

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from experiments.data.torch_dataset import PhotoDataset
-from experiments.networks.model import ProductClassifier
 from experiments.training.batches import Batches
 from experiments.training.device import Compute, compute_of_process
 from experiments.training.distributed import current_team
 from experiments.training.recipe import Recipe
 from experiments.training.steps import Stepper
+from lca_fused.classifier import Classifier
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def helpers(
 
 
 def _help_to_train(
-    model: ProductClassifier,
+    model: Classifier,
     loss: nn.Module,
     recipe: Recipe,
     compute: Compute,

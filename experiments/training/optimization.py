@@ -8,19 +8,25 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from experiments.networks.model import ModelError, ProductClassifier
+from experiments.networks.model import ModelError
+from experiments.training.layer_groups import layer_groups, no_weight_decay
 from experiments.training.recipe import Recipe
+from lca_fused.classifier import Classifier
 
 
-def make_optimizer(model: ProductClassifier, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return SGD with the backbone's and the head's own rates; biases are not decayed."""
+def make_optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return SGD with the backbone's and the head's own rates; biases are not decayed.
+
+    The backbone's rate falls by `recipe.layer_decay` from a group of its layers to that before.
+    """
+    layers = layer_groups(model.backbone)
+    rates = [recipe.backbone_lr * recipe.layer_decay**depth for depth in range(len(layers))]
+    head = [p for module in (model.pool, model.classifier) for p in module.parameters()]
+    undecayed = no_weight_decay(model.backbone)
     groups = [
         {"params": parameters, "lr": rate, "weight_decay": decay}
-        for module, rate in (
-            (model.features, recipe.backbone_lr),
-            (nn.ModuleList([model.head, model.classifier]), recipe.head_lr),
-        )
-        for parameters, decay in _split_by_decay(module, recipe.weight_decay)
+        for group, rate in [*zip(layers, reversed(rates), strict=True), (head, recipe.head_lr)]
+        for parameters, decay in _split_by_decay(group, recipe.weight_decay, undecayed)
     ]
     return torch.optim.SGD(groups, momentum=recipe.momentum)
 
@@ -47,12 +53,16 @@ def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int)
     )
 
 
-def _split_by_decay(module: nn.Module, decay: float) -> Iterator[tuple[list[nn.Parameter], float]]:
-    """Yield the matrices and kernels with `decay`, then biases and normalisation with none."""
-    parameters = list(module.parameters())
-    for chosen, its_decay in (
-        ([p for p in parameters if p.dim() > 1], decay),
-        ([p for p in parameters if p.dim() <= 1], 0.0),
-    ):
+def _split_by_decay(
+    parameters: list[nn.Parameter], decay: float, undecayed: set[int]
+) -> Iterator[tuple[list[nn.Parameter], float]]:
+    """Yield the matrices and kernels with `decay`, then biases and normalisation with none.
+
+    Frozen parameters are left out, and `undecayed` are ids of others without a decay.
+    """
+    trained = [p for p in parameters if p.requires_grad]
+    decayed = [p for p in trained if p.dim() > 1 and id(p) not in undecayed]
+    others = [p for p in trained if p.dim() <= 1 or id(p) in undecayed]
+    for chosen, its_decay in ((decayed, decay), (others, 0.0)):
         if chosen:
             yield chosen, its_decay

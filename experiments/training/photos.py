@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from experiments.data.augment import evaluation_transform, training_transform
+from experiments.data.augment import training_transform
 from experiments.data.dataset import ProductDataset
 from experiments.data.torch_dataset import PhotoDataset
-from experiments.networks.backbones import Normalization
 from experiments.training.recipe import Recipe
-
-# Photos are kept larger than the network's input: a training crop may enlarge a part of them.
-CACHE_SCALE = 1.5
+from lca_fused.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -30,12 +26,10 @@ class Photos:
     test: PhotoDataset
 
     @classmethod
-    def load(cls, dataset: ProductDataset, recipe: Recipe, normalization: Normalization) -> Photos:
+    def load(cls, dataset: ProductDataset, recipe: Recipe, preprocessing: Preprocessing) -> Photos:
         """Decode all photos of `dataset`; raises ImageError for one that cannot be read."""
-        size, scaling = recipe.image_size, (normalization.mean, normalization.std)
-        augment = training_transform(size, recipe.augmentation, *scaling)
-        plain = evaluation_transform(size, *scaling, center_crop=recipe.augmentation.center_crop)
-        side = math.ceil(CACHE_SCALE * size)
+        augment = training_transform(preprocessing, recipe.augmentation)
+        plain, side = preprocessing.transform(), preprocessing.kept_side
         return cls(
             PhotoDataset(dataset.train, augment, repeats=dataset.train_repeats, cache_side=side),
             PhotoDataset(dataset.validation, plain, cache_side=side)

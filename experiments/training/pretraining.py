@@ -10,8 +10,7 @@ from torch import nn
 from experiments.data.augment import SMALL_PHOTOS
 from experiments.data.catalog import DataOptions
 from experiments.data.embedded import is_rendered, load_scenario
-from experiments.networks.backbones import BACKBONES, small_resnet
-from experiments.networks.model import ProductClassifier
+from experiments.networks.model import new_classifier
 from experiments.storage import save_checkpoint
 from experiments.study.digests import backbone_file
 from experiments.training.device import Compute
@@ -19,6 +18,7 @@ from experiments.training.distributed import ALONE
 from experiments.training.photos import Photos
 from experiments.training.recipe import Recipe
 from experiments.training.trainer import Trainer
+from lca_fused.backbones import find_backbone
 
 PRETRAINING = Recipe(
     epochs=8,
@@ -56,9 +56,10 @@ def pretrain_embedded_backbone(
     path = backbone_file(output, dataset, PRETRAINING, compute.precision)
     if path.exists():
         return path
-    photos = Photos.load(dataset, PRETRAINING, BACKBONES["embedded"].normalization)
+    backbone = find_backbone("embedded").at(PRETRAINING.image_size)
+    photos = Photos.load(dataset, PRETRAINING, backbone.preprocessing)
     torch.manual_seed(0)
-    model = ProductClassifier(small_resnet(), "gap", len(dataset.classes), PRETRAINING.image_size)
+    model = new_classifier(backbone.build(), "gap", len(dataset.classes), PRETRAINING.image_size)
     trainer = Trainer(
         model,
         nn.CrossEntropyLoss(),
@@ -71,6 +72,6 @@ def pretrain_embedded_backbone(
         team=ALONE,  # so small that others would not help, and its BatchNorm learns
     )
     trainer.fit(photos.train(0), photos.validation)
-    save_checkpoint(trainer.model.features.state_dict(), path)
+    save_checkpoint(trainer.model.backbone.state_dict(), path)
     trainer.checkpoint.unlink(missing_ok=True)
     return path

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from experiments.data.augment import Augmentation
+from lca_fused.backbones import find_backbone
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,18 @@ class Recipe:
     """Keep the backbone's BatchNorm statistics: few photos would spoil them."""
     gamma: float = 0.6
     """Weight of the entropy in the maximum-entropy loss (`MaxEntropyLoss.gamma`)."""
-    image_size: int = 224
-    """Side of the square the network sees, in pixels."""
+    image_size: int = 0
+    """Side of the square the network sees, in pixels; 0: what its pretrained weights saw."""
+    freeze: int = 0
+    """Groups of the backbone's layers, from its input on, that stay as they are."""
+    layer_decay: float = 1.0
+    """What the learning rate of a group of the backbone's layers is to that of the group behind
+    it; below 1 the first layers, which all photos share, change less."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """How training photos are distorted."""
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "backbone_lr", "head_lr", "clip_norm", "image_size")
+        positive = ("epochs", "batch_size", "backbone_lr", "head_lr", "clip_norm", "layer_decay")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"recipe.{name} is {getattr(self, name)}; expected more than 0")
@@ -57,7 +63,7 @@ class Recipe:
                 f"recipe.accumulate is {self.accumulate}; expected 1 to recipe.batch_size "
                 f"({self.batch_size}): a part needs a photo"
             )
-        for name in ("weight_decay", "patience", "gamma"):
+        for name in ("weight_decay", "patience", "gamma", "image_size", "freeze"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"recipe.{name} is {getattr(self, name)}; expected 0 or more")
         for name in ("momentum", "warmup", "ema_decay"):
@@ -65,3 +71,14 @@ class Recipe:
                 raise ValueError(
                     f"recipe.{name} is {getattr(self, name)}; expected 0 up to below 1"
                 )
+        if self.layer_decay > 1:
+            raise ValueError(f"recipe.layer_decay is {self.layer_decay}; expected 1 or less")
+
+    def for_backbone(self, name: str) -> Recipe:
+        """Return the recipe with the image size of a backbone where it has none of its own.
+
+        Raises:
+            BackboneError: there is no such backbone.
+        """
+        size = self.image_size or find_backbone(name).preprocessing.image_size
+        return replace(self, image_size=size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,37 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.memory import peak_extra_bytes
-from experiments.networks.backbones import BACKBONES, load_feature_map
-from experiments.networks.heads import HEADS
-from experiments.networks.model import ProductClassifier
+from experiments.networks.backbones import load_network
+from experiments.networks.model import new_classifier
 from experiments.training.batches import cut
 from experiments.training.device import Compute
 from experiments.training.recipe import Recipe
 from experiments.training.steps import Stepper
-from lca_fused import attach_lca
+from lca_fused.backbones import find_backbone
+from lca_fused.classifier import Classifier
+from lca_fused.heads import HEADS as TRAINED_HEADS
+from reference.lca import lca_reference
 
 _WARM_UP = 2
 ROUNDS = 10
 """Measured steps of each head, unless asked otherwise."""
 CLASSES = 120
 """K of the classifier, unless asked otherwise: the paper's largest data set has so many."""
+
+
+class LCAReference(nn.Linear):
+    """LCA as the paper states it, (N, C, H, W) -> (N, C): what a training step costs with it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool every rectangle and project it."""
+        return lca_reference(x, self.weight, self.bias)
+
+
+HEADS: dict[str, Callable[[int], nn.Module]] = {**TRAINED_HEADS, "lca-reference": LCAReference}
+"""Heads whose cost can be measured, by name."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +110,9 @@ def step_costs(
     All networks are held at once, each with its momentum; gradients only in its turn.
 
     Args:
-        backbone: key of `experiments.networks.backbones.BACKBONES`.
+        backbone: as `lca_fused.backbones.find_backbone` takes it.
         weights: file of its pretrained weights; None for random ones, which take as long.
-        heads: keys of `experiments.networks.heads.HEADS`.
+        heads: keys of `HEADS`.
         recipe: batch size, photo size, accumulation; the optimiser.
         compute: device and precision.
         classes: K of the classifier.
@@ -106,14 +123,14 @@ def step_costs(
         WeightsError: the file does not hold the backbone's weights.
         ModelError: photos of this size are too small for the backbone.
     """
-    _check_names("backbone", [backbone], BACKBONES)
+    recipe = recipe.for_backbone(backbone)
     _check_names("head", heads, HEADS)
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}; expected at least 1")
-    features = _features(backbone, weights, recipe.image_size)
+    network = _network(backbone, weights, recipe.image_size)
     steps = {
         head: _Step(
-            ProductClassifier(copy.deepcopy(features), head, classes, recipe.image_size),
+            new_classifier(copy.deepcopy(network), HEADS[head], classes, recipe.image_size),
             recipe,
             compute,
         )
@@ -126,7 +143,7 @@ def step_costs(
 class _Step:
     """One network's training step on photos of random numbers, again and again."""
 
-    def __init__(self, model: ProductClassifier, recipe: Recipe, compute: Compute) -> None:
+    def __init__(self, model: Classifier, recipe: Recipe, compute: Compute) -> None:
         # Rates so small that a long measurement cannot diverge take as long as others.
         gentle = replace(recipe, backbone_lr=1e-6, head_lr=1e-6)
         self.stepper = Stepper(model, nn.CrossEntropyLoss(), gentle, compute, steps=1_000_000)
@@ -134,7 +151,7 @@ class _Step:
         device, size = compute.device, recipe.image_size
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(recipe.batch_size, 3, size, size, generator=generator)
-        classes = model.classifier.out_features
+        classes = model.num_classes
         labels = torch.randint(classes, (recipe.batch_size,), generator=generator)
         self.images, self.labels = images.to(device), labels.to(device)
         self.parts = cut(range(recipe.batch_size), recipe.batch_size, accumulate=recipe.accumulate)
@@ -163,24 +180,24 @@ class _Step:
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
 
-def _features(backbone: str, weights: Path | None, image_size: int) -> nn.Module:
+def _network(backbone: str, weights: Path | None, image_size: int) -> nn.Module:
     if weights is not None:
-        return load_feature_map(backbone, weights)
+        return load_network(backbone, weights, image_size)
     torch.manual_seed(0)
-    features = attach_lca(BACKBONES[backbone].build(), num_classes=0).backbone
-    _measure_statistics(features, torch.randn(2, 3, image_size, image_size))
-    return features
+    network = find_backbone(backbone).at(image_size).build()
+    _measure_statistics(network, torch.randn(2, 3, image_size, image_size))
+    return network
 
 
-def _measure_statistics(features: nn.Module, images: Tensor) -> None:
+def _measure_statistics(network: nn.Module, images: Tensor) -> None:
     """Set BatchNorm's statistics to those of `images`: a random network's map stays in range."""
-    layers = [m for m in features.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 1.0
-    features.train()
+    network.train()
     with torch.no_grad():
-        features(images)
+        network(images)
     for layer, momentum in zip(layers, before, strict=True):
         layer.momentum = momentum
 

@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from experiments.networks.model import ModelError, ProductClassifier
+from experiments.networks.model import ModelError
 from experiments.training.batches import Batches, Part
 from experiments.training.device import Compute
 from experiments.training.distributed import ALONE, Team
+from experiments.training.layer_groups import freeze
 from experiments.training.optimization import make_optimizer, make_scheduler
 from experiments.training.order import epoch_seed
 from experiments.training.recipe import Recipe
 from experiments.training.scoring import to_device
+from lca_fused.classifier import Classifier
 
 
 class Stepper:
@@ -44,7 +46,7 @@ class Stepper:
 
     def __init__(
         self,
-        model: ProductClassifier,
+        model: Classifier,
         loss: nn.Module,
         recipe: Recipe,
         compute: Compute,
@@ -59,6 +61,7 @@ class Stepper:
         self.recipe = recipe
         self.compute = compute
         self.team = team
+        freeze(self.model.backbone, recipe.freeze)
         self.optimizer = make_optimizer(self.model, recipe)
         self.scheduler = make_scheduler(self.optimizer, recipe, steps)
         self.scaler = torch.amp.GradScaler(
@@ -176,7 +179,7 @@ class Stepper:
         return nullcontext()
 
 
-def _with_common_statistics(model: ProductClassifier, compute: Compute) -> ProductClassifier:
+def _with_common_statistics(model: Classifier, compute: Compute) -> Classifier:
     if compute.device.type != "cuda":
         raise ModelError(
             "recipe.freeze_batch_norm is off, and torch shares BatchNorm's statistics between "

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from experiments.data.torch_dataset import PhotoDataset
-from experiments.networks.model import ModelError, ProductClassifier
+from experiments.networks.model import ModelError
 from experiments.storage import CheckpointError, load_checkpoint, save_checkpoint
 from experiments.training.batches import Batches
 from experiments.training.device import Compute
@@ -23,6 +23,7 @@ from experiments.training.helping import helpers
 from experiments.training.recipe import Recipe
 from experiments.training.scoring import Score, score
 from experiments.training.steps import Stepper
+from lca_fused.classifier import Classifier
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: ProductClassifier,
+        model: Classifier,
         loss: nn.Module,
         recipe: Recipe,
         compute: Compute,

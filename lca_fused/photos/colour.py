@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from experiments.data.depth import DEPTH, is_12_bits, to_8_bits
+from lca_fused.photos.depth import DEPTH, is_12_bits, to_8_bits
 
 
 class UnsupportedModeError(Exception):

@@ -1,0 +1,65 @@
+"""A backbone's layers in groups from its input to its map: which are frozen, which learn slowly."""
+
+from __future__ import annotations
+
+from timm.models import group_parameters
+from torch import nn
+
+from experiments.networks.model import ModelError
+from lca_fused.feature_map import TimmMap
+
+
+def layer_groups(backbone: nn.Module) -> list[list[nn.Parameter]]:
+    """Return the parameters of a backbone, a list for each group of its layers.
+
+    The groups of a timm model are those of its `group_matcher`, which its own training uses; of
+    other networks they are their children in the order of the forward pass.
+
+    Args:
+        backbone: as `lca_fused.feature_map` returns it.
+    """
+    named = dict(backbone.named_parameters())
+    groups = [[named[name] for name in names if name in named] for names in _names(backbone)]
+    grouped = {id(parameter) for group in groups for parameter in group}
+    rest = [parameter for parameter in named.values() if id(parameter) not in grouped]
+    return [group for group in [*groups, rest] if group]
+
+
+def freeze(backbone: nn.Module, groups: int) -> None:
+    """Take the first groups of layers out of the training.
+
+    Raises:
+        ModelError: the backbone has no more groups than that.
+    """
+    layers = layer_groups(backbone)
+    if groups > len(layers):
+        raise ModelError(
+            f"recipe.freeze is {groups}, but the backbone has {len(layers)} groups of layers; "
+            f"expected 0 to {len(layers)} (all of them)"
+        )
+    for group in layers[:groups]:
+        for parameter in group:
+            parameter.requires_grad_(False)
+
+
+def no_weight_decay(backbone: nn.Module) -> set[int]:
+    """Return ids of the parameters that a timm model wants without a decay, as positions are."""
+    if not isinstance(backbone, TimmMap) or not hasattr(backbone.model, "no_weight_decay"):
+        return set()
+    names = backbone.model.no_weight_decay()
+    return {id(p) for name, p in backbone.model.named_parameters() if name in names}
+
+
+def _names(backbone: nn.Module) -> list[list[str]]:
+    if isinstance(backbone, TimmMap) and hasattr(backbone.model, "group_matcher"):
+        matcher = backbone.model.group_matcher(coarse=False)
+        groups = group_parameters(backbone.model, matcher)
+        return [[f"model.{name}" for name in groups[key]] for key in sorted(groups)]
+    prefix, children = "", dict(backbone.named_children())
+    while len(children) == 1:  # torchvision's "features"
+        ((name, only),) = children.items()
+        prefix, children = f"{prefix}{name}.", dict(only.named_children())
+    return [
+        [f"{prefix}{child}.{name}" for name, _ in module.named_parameters()]
+        for child, module in children.items()
+    ]

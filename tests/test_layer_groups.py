@@ -1,0 +1,112 @@
+"""Frozen layers, and learning rates that fall from the map to the photos."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from experiments.networks.model import ModelError, new_classifier
+from experiments.training.batches import Part
+from experiments.training.device import Compute
+from experiments.training.layer_groups import freeze, layer_groups, no_weight_decay
+from experiments.training.optimization import make_optimizer
+from experiments.training.recipe import Recipe
+from experiments.training.steps import Stepper
+
+NETWORKS = {
+    "timm's convnet": lambda: timm.create_model("test_resnet"),
+    "timm's transformer": lambda: timm.create_model("test_vit", img_size=96),
+    "torchvision's": torchvision.models.squeezenet1_1,
+}
+
+
+def classifier(network="timm's convnet"):
+    torch.manual_seed(0)
+    return new_classifier(NETWORKS[network](), "lca", 3, 96)
+
+
+def step(model: nn.Module, recipe: Recipe) -> None:
+    stepper = Stepper(
+        model, nn.CrossEntropyLoss(), recipe, Compute(torch.device("cpu"), torch.float32), steps=4
+    )
+    stepper.start_training()
+    images, labels = torch.randn(4, 3, 96, 96), torch.tensor([0, 1, 2, 0])
+    part = Part(items=(0, 1, 2, 3), photos=4, step_photos=4, last=True)
+    stepper.backward(images, labels, part)
+    stepper.update()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_parameter_of_the_backbone_is_in_one_group(network):
+    model = classifier(network)
+    groups = layer_groups(model.backbone)
+    assert len(groups) > 3
+    found = [id(parameter) for group in groups for parameter in group]
+    assert sorted(found) == sorted(id(parameter) for parameter in model.backbone.parameters())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_frozen_groups_stay_and_the_others_learn(network):
+    model = classifier(network)
+    groups = layer_groups(model.backbone)
+    before = [[parameter.clone() for parameter in group] for group in groups]
+    step(model, Recipe(freeze=2, backbone_lr=0.1, head_lr=0.1))
+    for old, new in zip(before[:2], groups[:2], strict=True):
+        assert all(map(torch.equal, old, new))
+    for old, new in zip(before[2:], groups[2:], strict=True):
+        assert not all(map(torch.equal, old, new))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_rates_fall_from_the_map_to_the_photos(network):
+    model = classifier(network)
+    groups = layer_groups(model.backbone)
+    optimizer = make_optimizer(model, Recipe(backbone_lr=0.01, head_lr=0.05, layer_decay=0.5))
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert all(len({rates[id(parameter)] for parameter in group}) == 1 for group in groups)
+    found = [rates[id(group[0])] for group in groups]
+    assert found == pytest.approx([0.01 * 0.5**depth for depth in reversed(range(len(groups)))])
+    head = [*model.pool.parameters(), *model.classifier.parameters()]
+    assert {rates[id(parameter)] for parameter in head} == {0.05}
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_every_trained_parameter_is_in_one_group_of_the_optimizer(frozen):
+    model = classifier("timm's transformer")
+    freeze(model.backbone, frozen)
+    optimizer = make_optimizer(model, Recipe())
+    found = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    trained = [id(p) for p in model.parameters() if p.requires_grad]
+    assert sorted(found) == sorted(trained)
+
+
+def test_positions_of_a_transformer_have_no_decay():
+    model = classifier("timm's transformer")
+    undecayed = no_weight_decay(model.backbone)
+    positions = model.backbone.model.pos_embed
+    assert id(positions) in undecayed
+    optimizer = make_optimizer(model, Recipe(weight_decay=0.1))
+    decays = {
+        id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]
+    }
+    assert decays[id(positions)] == 0
+    assert decays[id(model.backbone.model.blocks[0].mlp.fc1.weight)] == 0.1
+    assert no_weight_decay(classifier("torchvision's").backbone) == set()
+
+
+def test_all_groups_may_be_frozen_and_no_more():
+    model = classifier()
+    freeze(model.backbone, len(layer_groups(model.backbone)))
+    assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
+    with pytest.raises(ModelError, match=r"recipe.freeze is 99, but the backbone has \d+ groups"):
+        freeze(classifier().backbone, 99)
+
+
+@pytest.mark.parametrize("option", [{"layer_decay": 1.5}, {"layer_decay": 0.0}, {"freeze": -1}])
+def test_options_out_of_range_are_refused(option):
+    (name,) = option
+    with pytest.raises(ValueError, match=rf"recipe.{name} is .*expected"):
+        Recipe(**option)
