@@ -77,7 +77,7 @@ def save_pretrained(classifier: Classifier, folder: str | Path) -> None:
     state = {name.replace("_orig_mod.", ""): t for name, t in classifier.state_dict().items()}
     with torch.random.fork_rng(devices=[]):
         expected = description.build().state_dict()
-    difference = _difference(state, expected)
+    difference = difference_of(state, expected)
     if difference:
         raise ValueError(
             f"the classifier is not the one its description builds: {difference}; describe it again"
@@ -182,7 +182,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _load(classifier: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    difference = _difference(state, classifier.state_dict())
+    difference = difference_of(state, classifier.state_dict())
     if difference:
         raise PretrainedError(
             f"{path} does not hold the weights of the network in {CONFIG_FILE}: {difference}"
@@ -196,7 +196,7 @@ def _load(classifier: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     classifier.load_state_dict(state, assign=True)
 
 
-def _difference(state: dict[str, Any], expected: dict[str, Any]) -> str:
+def difference_of(state: dict[str, Any], expected: dict[str, Any]) -> str:
     """Return how tensors differ from those expected, in words; empty where they do not."""
     problems = {
         "missing": [name for name in expected if name not in state],

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from experiments.checksum import content_digest, sha256
 from experiments.networks.wrapped import unwrap
 from experiments.storage import CheckpointError, load_checkpoint
+from lca_fused.pretrained import difference_of
 
 logger = logging.getLogger(__name__)
 
@@ -150,24 +151,11 @@ def load_strictly(
     counters = {key: expected[key] for key in expected if key.endswith("num_batches_tracked")}
     state = counters | state
     state |= {key: expected[key] for key in _log_unused(state, expected, unused, source)}
-    problems = {
-        "missing": [key for key in expected if key not in state],
-        "unexpected": [key for key in state if key not in expected],
-        "of another shape": [
-            f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
-            for key in expected
-            if key in state and state[key].shape != expected[key].shape
-        ],
-    }
-    described = [
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for kind, keys in problems.items()
-        if keys
-    ]
-    if described:
+    difference = difference_of(state, expected)
+    if difference:
         raise WeightsError(
-            f"{source} does not hold weights of {name}: {'; '.join(described)}; "
-            "give the file that belongs to the backbone, or another --backbone"
+            f"{source} does not hold weights of {name}: {difference}; give the file that belongs "
+            "to the backbone, or another --backbone"
         )
     model.load_state_dict(state)
 
