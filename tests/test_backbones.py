@@ -28,6 +28,10 @@ def test_a_timm_backbone_has_timms_own_preprocessing_and_licence():
     assert found.licence == config.license
 
 
+def test_a_timm_backbone_that_saw_whole_photos_squashed_sees_them_so():
+    assert not find_backbone("timm:convnext_base.fb_in22k_ft_in1k_384").preprocessing.keep_ratio
+
+
 @pytest.mark.parametrize(
     ("name", "size", "crop", "interpolation"),
     [

@@ -110,6 +110,11 @@ def test_evaluation_resizes_to_the_side_that_timm_and_torchvision_resize_to(size
     assert preprocessing(size, crop=crop).resized_side == side
 
 
+@pytest.mark.parametrize(("size", "side"), [(224, 336), (33, 50)])
+def test_photos_are_kept_larger_than_the_input_for_crops_to_enlarge(size, side):
+    assert preprocessing(size).kept_side == side
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_photos_are_resized_as_the_network_wants_them(interpolation):
     image = photo(40, 60)

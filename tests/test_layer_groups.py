@@ -15,6 +15,7 @@ from experiments.training.layer_groups import freeze, layer_groups, no_weight_de
 from experiments.training.optimization import make_optimizer
 from experiments.training.recipe import Recipe
 from experiments.training.steps import Stepper
+from lca_fused.classifier import attach_head
 
 NETWORKS = {
     "timm's convnet": lambda: timm.create_model("test_resnet"),
@@ -46,6 +47,40 @@ def test_every_parameter_of_the_backbone_is_in_one_group(network):
     assert len(groups) > 3
     found = [id(parameter) for group in groups for parameter in group]
     assert sorted(found) == sorted(id(parameter) for parameter in model.backbone.parameters())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_groups_are_in_the_order_of_the_forward_pass(network):
+    model = classifier(network)
+    depth = {id(p): at for at, group in enumerate(layer_groups(model.backbone)) for p in group}
+    kinds = (nn.Conv2d, nn.Linear)
+    found = [
+        depth[id(module.weight)] for module in model.backbone.modules() if isinstance(module, kinds)
+    ]
+    assert found == sorted(found)
+    assert found[0] == 0
+    assert len(set(found)) > 3
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        torchvision.models.convnext_tiny,  # "features" and a normalisation
+        torchvision.models.densenet121,  # "features" and a ReLU
+        torchvision.models.regnet_x_400mf,  # a stem and all stages
+        torchvision.models.swin_t,
+        lambda: timm.create_model("caformer_s18"),  # has no group_matcher
+    ],
+    ids=["convnext", "densenet", "regnet", "swin", "caformer"],
+)
+def test_layers_inside_one_large_module_are_groups_of_their_own(build):
+    backbone = attach_head(build(), "gap", 3).backbone
+    groups = layer_groups(backbone)
+    assert len(groups) >= 4
+    found = [id(parameter) for group in groups for parameter in group]
+    assert sorted(found) == sorted(map(id, backbone.parameters()))
+    first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+    assert id(first.weight) in map(id, groups[0])
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -103,6 +138,8 @@ def test_all_groups_may_be_frozen_and_no_more():
     assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
     with pytest.raises(ModelError, match=r"recipe.freeze is 99, but the backbone has \d+ groups"):
         freeze(classifier().backbone, 99)
+    with pytest.raises(ModelError, match=r"recipe.freeze is"):
+        freeze(classifier().backbone, len(layer_groups(model.backbone)) + 1)
 
 
 @pytest.mark.parametrize("option", [{"layer_decay": 1.5}, {"layer_decay": 0.0}, {"freeze": -1}])
@@ -110,3 +147,16 @@ def test_options_out_of_range_are_refused(option):
     (name,) = option
     with pytest.raises(ValueError, match=rf"recipe.{name} is .*expected"):
         Recipe(**option)
+
+
+def test_frozen_batch_norm_keeps_its_statistics_where_the_others_learn():
+    model = classifier()
+    before = {name: buffer.clone() for name, buffer in model.backbone.named_buffers()}
+    frozen = {id(p) for group in layer_groups(model.backbone)[:2] for p in group}
+    step(model, Recipe(freeze=2, freeze_batch_norm=False))
+    changed = {True: set(), False: set()}
+    for name, module in model.backbone.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            old = before[f"{name}.running_mean"]
+            changed[id(module.weight) in frozen].add(not torch.equal(module.running_mean, old))
+    assert changed == {True: {False}, False: {True}}

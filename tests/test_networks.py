@@ -59,6 +59,20 @@ def test_a_transformers_positions_are_scaled_to_another_image_size(tmp_path):
     assert network(torch.randn(1, 3, 96, 96)).shape == (1, 1000)
 
 
+def test_a_transformer_is_fetched_for_the_image_size_asked_for(monkeypatch):
+    build = timm.create_model
+    asked = []
+
+    def fetched(name, pretrained, **options):
+        asked.append((name, pretrained))
+        return build(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", fetched)
+    network = load_network("timm:test_vit", image_size=96)
+    assert network.patch_embed.img_size == (96, 96)
+    assert asked[-1] == ("test_vit.r160_in1k", True)
+
+
 def test_a_torchvision_networks_weights_are_read_from_a_file(tmp_path):
     torch.manual_seed(1)
     state = torchvision.models.squeezenet1_1().state_dict()
@@ -66,10 +80,18 @@ def test_a_torchvision_networks_weights_are_read_from_a_file(tmp_path):
     assert same(load_network("torchvision:squeezenet1_1", tmp_path / "net.pth"), state)
 
 
-@pytest.mark.parametrize("name", ["timm:test_vit", "torchvision:squeezenet1_1", "embedded"])
-def test_weights_of_another_network_are_refused_by_their_names(tmp_path, resnet, name):
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("timm:test_vit", "cls_token"),
+        ("torchvision:squeezenet1_1", "features.0.weight"),
+        ("embedded", "0.weight"),
+    ],
+)
+def test_weights_of_another_network_are_refused_by_their_names(tmp_path, resnet, name, missing):
     torch.save(resnet, tmp_path / "net.pth")
-    with pytest.raises(WeightsError, match=r"does not hold weights"):
+    expected = rf"net\.pth does not hold weights of {name}: .*\b{missing}\b"
+    with pytest.raises(WeightsError, match=expected):
         load_network(name, tmp_path / "net.pth")
 
 

@@ -19,6 +19,7 @@ from experiments.training.scoring import Score
 from experiments.training.steps import Stepper
 from experiments.training.trainer import Trainer
 from lca_fused.backbones import small_resnet
+from lca_fused.prediction import Prepared
 from lca_fused.preprocessing import Preprocessing
 from tests.products import write_photos
 
@@ -36,6 +37,15 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def photos(dataset):
     return Photos.load(dataset, RECIPE, PREPROCESSING)
+
+
+def test_photos_are_scored_as_a_stored_classifier_sees_them(dataset):
+    preprocessing = Preprocessing(image_size=16, interpolation="bicubic")
+    photos = Photos.load(dataset, RECIPE, preprocessing)
+    see = Prepared(preprocessing)
+    for split, scored in ((dataset.test, photos.test), (dataset.validation, photos.validation)):
+        for number, sample in enumerate(split):
+            assert torch.equal(scored[number][0], see(sample.path))
 
 
 def make_trainer(checkpoint: Path, recipe: Recipe = RECIPE, head: str = "lca") -> Trainer:

@@ -8,12 +8,16 @@ from torch import nn
 from experiments.networks.model import ModelError
 from lca_fused.feature_map import TimmMap
 
+# A network with fewer children than these is one around others, as torchvision's "features" are.
+_FEWEST_GROUPS = 4
+
 
 def layer_groups(backbone: nn.Module) -> list[list[nn.Parameter]]:
     """Return the parameters of a backbone, a list for each group of its layers.
 
     The groups of a timm model are those of its `group_matcher`, which its own training uses; of
-    other networks they are their children in the order of the forward pass.
+    other networks they are their children in the order of the forward pass, and the children of the
+    largest of these while there are fewer than four.
 
     Args:
         backbone: as `lca_fused.feature_map` returns it.
@@ -42,6 +46,15 @@ def freeze(backbone: nn.Module, groups: int) -> None:
             parameter.requires_grad_(False)
 
 
+def keep_frozen_statistics(backbone: nn.Module) -> None:
+    """Put the BatchNorm layers that are frozen in evaluation mode: they stay as they are, whole."""
+    for module in backbone.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            own = list(module.parameters(recurse=False))
+            if own and not any(parameter.requires_grad for parameter in own):
+                module.eval()
+
+
 def no_weight_decay(backbone: nn.Module) -> set[int]:
     """Return ids of the parameters that a timm model wants without a decay, as positions are."""
     if not isinstance(backbone, TimmMap) or not hasattr(backbone.model, "no_weight_decay"):
@@ -55,11 +68,22 @@ def _names(backbone: nn.Module) -> list[list[str]]:
         matcher = backbone.model.group_matcher(coarse=False)
         groups = group_parameters(backbone.model, matcher)
         return [[f"model.{name}" for name in groups[key]] for key in sorted(groups)]
-    prefix, children = "", dict(backbone.named_children())
-    while len(children) == 1:  # torchvision's "features"
-        ((name, only),) = children.items()
-        prefix, children = f"{prefix}{name}.", dict(only.named_children())
+    layers = [("", backbone)]
+    while len(layers) < _FEWEST_GROUPS:
+        largest = max(range(len(layers)), key=lambda at: _size(layers[at][1]))
+        inner = _children(*layers[largest])
+        if not inner:
+            break
+        layers[largest : largest + 1] = inner
+    return [[f"{prefix}{name}" for name, _ in layer.named_parameters()] for prefix, layer in layers]
+
+
+def _children(prefix: str, layer: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return what a layer is made of and can learn, each with what its parameters' names begin."""
     return [
-        [f"{prefix}{child}.{name}" for name, _ in module.named_parameters()]
-        for child, module in children.items()
+        (f"{prefix}{name}.", child) for name, child in layer.named_children() if _size(child) > 0
     ]
+
+
+def _size(layer: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in layer.parameters())

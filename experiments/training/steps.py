@@ -15,7 +15,7 @@ from experiments.networks.model import ModelError
 from experiments.training.batches import Batches, Part
 from experiments.training.device import Compute
 from experiments.training.distributed import ALONE, Team
-from experiments.training.layer_groups import freeze
+from experiments.training.layer_groups import freeze, keep_frozen_statistics
 from experiments.training.optimization import make_optimizer, make_scheduler
 from experiments.training.order import epoch_seed
 from experiments.training.recipe import Recipe
@@ -118,6 +118,7 @@ class Stepper:
         self.model.train()
         if self.recipe.freeze_batch_norm:
             self.model.freeze_batch_norm()
+        keep_frozen_statistics(self.model.backbone)
 
     def backward(self, images: Tensor, labels: Tensor, part: Part) -> Tensor:
         """Add a part's share of the step's gradient; return the part's mean loss, a scalar.
