@@ -244,9 +244,8 @@ def attach_head(
     `model` itself act on the result, and its attributes are found there; hooks of layers go on
     with the layers. A call that fails leaves all of `model` as it was.
 
-    The
-    parameters are those of `model`, not copies, under their own names: "backbone.layer4..." of a
-    torchvision model, "backbone.model.layer4..." of a timm model. A timm model gives its head
+    The parameters are those of `model`, not copies, under their own names: "backbone.layer4..." of
+    a torchvision model, "backbone.model.layer4..." of a timm model. A timm model gives its head
     away; go on with the result.
 
     Args:

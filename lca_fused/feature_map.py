@@ -32,8 +32,8 @@ _TORCHVISION = {
 _TIMM_METHODS = ("forward_features", "forward_head", "reset_classifier")
 _SUPPORTED = (
     f"supported are torchvision's {', '.join(_TORCHVISION)}, timm models whose forward_features "
-    "yields a map, and modules that return a feature map (N, C, H, W). Cut the model before its "
-    "global pooling and pass that, or put lca_fused.LCA on the map yourself"
+    "yields a map or the tokens of one, and modules that return a feature map (N, C, H, W). Cut "
+    "the model before its global pooling and pass that, or put lca_fused.LCA on the map yourself"
 )
 
 
@@ -85,8 +85,7 @@ def probe(model: nn.Module) -> tuple[nn.Module, Tensor, Tensor]:
         ) from failure
     raise ValueError(
         f"{type(model).__name__} maps an image of shape {tuple(image.shape)} to 1x1, which has no "
-        f"rectangles; "
-        f"{_SUPPORTED}"
+        f"rectangles; {_SUPPORTED}"
     )
 
 
