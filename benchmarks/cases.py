@@ -18,8 +18,8 @@ INFERENCE_GRAPH, TRAINING_GRAPH = "inference-graph", "training-graph"
 DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 FORMATS = {"cpu": "contiguous", "cuda": "channels_last"}
 # A GPU multiplies faster than Python can ask for it below so many multiplications and additions of
-# the projection: 50 us at 600 TFLOP/s, where a training step costs Python a few hundred.
-_PYTHON_SHOWS = 3e10
+# the projection: 400 us at 750 TFLOP/s, where a training step costs a slow host as much.
+_PYTHON_SHOWS = 3e11
 
 
 @dataclass(frozen=True)

@@ -97,9 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = [v for shape in shapes for v in variants(shape, options.dtype, options.mode, device)]
     if options.jobs > 1:
         compile_variants(found, device, options.jobs)
-    rows = [time_variant(v, device, options.seconds) for v in tqdm(found, disable=None)]
-    if options.json is not None:
-        options.json.write_text(json.dumps({**describe(device), "variants": rows}, indent=1) + "\n")
+    rows: list[Row] = []
+    for variant in tqdm(found, disable=None):
+        rows.append(time_variant(variant, device, options.seconds))
+        if options.json is not None:  # as it comes, or a machine that is taken away takes all
+            record = {**describe(device), "variants": rows}
+            options.json.write_text(json.dumps(record, indent=1) + "\n")
     print(table(rows, options.best))
     return 0
 

@@ -151,6 +151,17 @@ def test_top_rows_may_be_shared_out_and_sums_are_bitwise_repeatable(splits):
     assert relative_error(first, whole.double()) <= 2e-7
 
 
+@pytest.mark.parametrize("splits", [2, 3, 8])
+@pytest.mark.parametrize("halves", [False, True])
+def test_top_rows_may_be_shared_out_for_a_gate_map_in_chunks_too(splits, halves, quick_halves):
+    projection = random_projection((7, 18), -0.5, torch.bfloat16 if halves else torch.float32, d=16)
+    whole = pool(projection, gate=True, halves=halves, splits=1)
+    first, second = (pool(projection, gate=True, halves=halves, splits=splits) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    for shared, alone in zip(first, whole, strict=True):
+        assert relative_error(shared, alone.double()) <= (2e-3 if halves else 5e-7)
+
+
 @pytest.mark.parametrize("magnitude", [1e-38, 1e-20, 1e30, 1e36])
 def test_columns_of_any_magnitude_keep_their_digits(magnitude):
     projection = random_projection((4, 5), -0.3) * magnitude

@@ -3,6 +3,9 @@
 Three kernels, as one of all would take long to compile: the steps of rectangles within a chunk,
 those of rectangles from one chunk into a later one, and prefix sums of the steps. Each thread reads
 back what it wrote, here and in the launch before, so BLOCK must be the number of threads.
+
+Such maps come in small batches, with too few columns to fill a GPU. So the top rows of a column are
+shared among programs, each with memory for steps of its own, which the last kernel adds up.
 """
 
 import triton
@@ -35,14 +38,15 @@ from lca_fused.backends.triton_gpu.gate_bands import (
 )
 
 
-@triton.jit(do_not_specialize=["columns", "start"])  # or they compile it again
+@triton.jit(do_not_specialize=["columns", "splits", "start"])  # or they compile it again
 def gate_within_kernel(
     values_ptr,  # (N, H, W, D)
-    part_ptr,  # (N, D): these rectangles' part of the mean
-    steps_ptr,  # as values, in the dtype of band values; added to
+    part_ptr,  # (splits, N * D): these rectangles' parts of the mean
+    steps_ptr,  # splits of as many as values, in the dtype of band values; added to
     width_weight_ptr,  # (H, W): 1 / kw of kernel size (kh, kw), 0 where it is not wanted
     height_weight_ptr,  # (H,): 1 / kh
     columns,  # N * D, in elements
+    splits,  # programs of a column
     H,
     start,  # column of the chunk
     rectangles,
@@ -66,10 +70,10 @@ def gate_within_kernel(
     )
     totals = zero
     values = values_ptr + offset + start * stride_w
-    steps = steps_ptr + offset + start * stride_w
+    steps = _own_steps(steps_ptr, columns, H, W) + offset + start * stride_w
     room = inside & (start + SIZE < W)  # for the step behind the chunk
     started = no_values(zero, SIZE + 1, ARITHMETIC)
-    for top in range(0, H, 2):
+    for top in range(2 * tl.program_id(1), H, 2 * splits):
         upper = no_values(zero, SIZE, ARITHMETIC)
         lower = no_values(zero, SIZE, ARITHMETIC)
         running = no_values(zero, SIZE + 1, ARITHMETIC)
@@ -97,21 +101,23 @@ def gate_within_kernel(
                 _subtract_from_row(below, ended, inside, room, stride_w, ARITHMETIC)
         started = add(started, running, ARITHMETIC)
         _add_to_row(steps + top * stride_h, started, inside, room, stride_w, ARITHMETIC)
-        if top + 1 < H:
-            started = add(started, lower_running, ARITHMETIC)
-            _add_to_row(steps + (top + 1) * stride_h, started, inside, room, stride_w, ARITHMETIC)
+        started = add(started, lower_running, ARITHMETIC)
+        for row in range(top + 1, tl.minimum(top + 2 * splits, H)):
+            _add_to_row(steps + row * stride_h, started, inside, room, stride_w, ARITHMETIC)
+    part_ptr += tl.program_id(1).to(tl.int64) * columns * len(zero)
     mean = 1.0 / (zero[0] + rectangles)  # in DTYPE, as a float argument is a float32
     store_lanes(part_ptr, column, totals, inverses, mean, inside)
 
 
-@triton.jit(do_not_specialize=["columns", "start", "last"])
+@triton.jit(do_not_specialize=["columns", "splits", "start", "last"])
 def gate_across_kernel(
     values_ptr,  # (N, H, W, D)
-    part_ptr,  # (N, D): these rectangles' part of the mean
+    part_ptr,  # as above
     steps_ptr,  # as above
     width_weight_ptr,
     height_weight_ptr,
     columns,
+    splits,
     H,
     start,  # column of the first chunk
     last,  # column of the last chunk
@@ -136,13 +142,14 @@ def gate_across_kernel(
         values_ptr + offset, inside, zero, H, stride_h, stride_w, W, FIRST, BOUND, ARITHMETIC
     )
     totals = zero
-    behind = steps_ptr + offset + (last + 1) * stride_w
+    own_steps = _own_steps(steps_ptr, columns, H, W) + offset
+    behind = own_steps + (last + 1) * stride_w
     room = inside & (last + LAST < W)  # for the step behind it
     values = values_ptr + offset + start * stride_w
-    steps = steps_ptr + offset + start * stride_w
+    steps = own_steps + start * stride_w
     up_started = no_values(zero, FIRST, ARITHMETIC)
     down_started = no_values(zero, LAST, ARITHMETIC)
-    for top in range(0, H, 2):
+    for top in range(2 * tl.program_id(1), H, 2 * splits):
         left = no_values(zero, FIRST, ARITHMETIC)
         right = no_values(zero, LAST, ARITHMETIC)
         up = no_values(zero, FIRST, ARITHMETIC)
@@ -182,12 +189,13 @@ def gate_across_kernel(
         down_started = add(down_started, down, ARITHMETIC)
         _add_to_row(steps + row_top, up_started, inside, inside, stride_w, ARITHMETIC)
         _subtract_from_row(behind + row_top, down_started, inside, room, stride_w, ARITHMETIC)
-        if top + 1 < H:
-            row_top += stride_h
-            up_started = add(up_started, lower_up, ARITHMETIC)
-            down_started = add(down_started, lower_down, ARITHMETIC)
+        up_started = add(up_started, lower_up, ARITHMETIC)
+        down_started = add(down_started, lower_down, ARITHMETIC)
+        for row in range(top + 1, tl.minimum(top + 2 * splits, H)):
+            row_top = row * stride_h
             _add_to_row(steps + row_top, up_started, inside, inside, stride_w, ARITHMETIC)
             _subtract_from_row(behind + row_top, down_started, inside, room, stride_w, ARITHMETIC)
+    part_ptr += tl.program_id(1).to(tl.int64) * columns * len(zero)
     mean = 1.0 / (zero[0] + rectangles)
     store_lanes(part_ptr, column, totals, inverses, mean, inside)
 
@@ -195,7 +203,7 @@ def gate_across_kernel(
 @triton.jit(do_not_specialize=["columns"])
 def gate_finish_kernel(
     gate_ptr,  # (N, H, W, D)
-    steps_ptr,  # as gates, in the dtype of band values; may be the gate map itself
+    steps_ptr,  # as above; may be the gate map itself where SPLITS is 1
     columns,
     H,
     rectangles,
@@ -204,26 +212,40 @@ def gate_finish_kernel(
     stride_w: tl.constexpr,
     W: tl.constexpr,
     CHUNK: tl.constexpr,
+    SPLITS: tl.constexpr,
     ARITHMETIC: tl.constexpr,
     DTYPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Sum the steps along W into the gate map."""
+    """Sum the steps of one row, all splits' together, along W into the gate map."""
     column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = column < columns
-    offset = (column // D) * H * (W * D) + column % D
+    offset = (column // D) * H * (W * D) + column % D + tl.program_id(1) * stride_h
     zero = zero_lanes(BLOCK, DTYPE, ARITHMETIC)
     scale = H * W / (zero[0] + rectangles)
-    for i in range(H):
-        sums = zero
-        for first in range(0, W, CHUNK):
-            place = offset + i * stride_h + first * stride_w
-            for j in tl.static_range(CHUNK):
-                there = inside & (first + j < W)
-                step = load_steps(steps_ptr + place + j * stride_w, there, stride_w, 1)
-                sums = store_gates(
-                    gate_ptr + place + j * stride_w, sums, step, scale, there, stride_w, ARITHMETIC
-                )
+    sums = zero
+    for first in range(0, W, CHUNK):
+        place = offset + first * stride_w
+        for j in tl.static_range(CHUNK):
+            there = inside & (first + j < W)
+            step = load_steps(steps_ptr + place + j * stride_w, there, stride_w, 1)
+            for split in tl.static_range(1, SPLITS):
+                other = steps_ptr + split * _size_of_steps(columns, H, W) + place + j * stride_w
+                step = add(step, load_steps(other, there, stride_w, 1), ARITHMETIC)
+            sums = store_gates(
+                gate_ptr + place + j * stride_w, sums, step, scale, there, stride_w, ARITHMETIC
+            )
+
+
+@triton.jit
+def _own_steps(steps_ptr, columns, H, W: tl.constexpr):
+    """The steps of this program's split."""
+    return steps_ptr + tl.program_id(1) * _size_of_steps(columns, H, W)
+
+
+@triton.jit
+def _size_of_steps(columns, H, W: tl.constexpr):
+    return columns.to(tl.int64) * H * W
 
 
 @triton.jit

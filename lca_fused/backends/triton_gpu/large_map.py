@@ -58,15 +58,18 @@ def pool_large_map(
         gate_map: (N, H * W, D) in the dtype of `projection`, written; or None.
         kernel_sizes: (kh, kw) pairs that fit the map; None means all but 1x1.
         halves: whether to sum up in packed halves: bfloat16 and even D only.
-        splits: programs that share a column where no gate map is wanted; None means `dispatch`'s.
+        splits: programs that share the top rows of a column, but for a gate map of whole bands,
+            where one has them all; None means `dispatch`'s.
     """
     bands = _Bands.of(projection, kernel_sizes, gate_map is not None, halves)
-    if gate_map is None:
-        _pool(bands, pooled, splits or dispatch.splits(bands.columns, bands.height))
-    elif len(bands.chunks) == 1:
+    if gate_map is not None and len(bands.chunks) == 1:
         _pool_with_gate_map(bands, pooled, gate_map)
+        return
+    splits = splits or dispatch.splits(bands.columns, bands.height, gate=gate_map is not None)
+    if gate_map is None:
+        _pool(bands, pooled, splits)
     else:
-        _pool_with_gate_map_in_chunks(bands, pooled, gate_map)
+        _pool_with_gate_map_in_chunks(bands, pooled, gate_map, splits)
 
 
 @dataclass(frozen=True)
@@ -119,21 +122,37 @@ class _Bands:
                 "BLOCK": COLUMNS,
                 "BOUND": (most - 1).bit_length(),
             },
-            options=options(projection, COLUMNS),
+            options=options(
+                projection,
+                COLUMNS,
+                max_registers=dispatch.registers_of_bands(width, gate, halves, gpu),
+            ),
         )
 
-    def launch(self, kernel: Any, *tensors: Tensor, splits: int = 1, **arguments: int) -> None:
-        """Run a kernel, `splits` programs for every COLUMNS elements."""
-        arguments = self.arguments | {"splits": splits} | arguments
+    def launch(self, kernel: Any, *tensors: Tensor, programs: int = 1, **arguments: int) -> None:
+        """Run a kernel, so many programs for every COLUMNS elements."""
+        arguments = self.arguments | {"splits": programs} | arguments
         key = (
             kernel,
-            splits,
+            programs,
             tensors[0].device,
             *((tensor.dtype, aligned(tensor)) for tensor in tensors),
             *arguments.values(),
         )
-        grid = (-(-self.columns // COLUMNS), splits)
+        grid = (-(-self.columns // COLUMNS), programs)
         planned(key, lambda: Plan(kernel, grid, arguments, self.options))(*tensors)
+
+    def elements_of(self, gate_map: Tensor) -> Tensor:
+        """The gate map as what the kernels load and store at a time."""
+        return gate_map if self.values.dtype == gate_map.dtype else _pairs(gate_map)
+
+    def memory_for_steps(self, gates: Tensor, splits: int = 1) -> Tensor:
+        """As many as the gates, `splits` times; the gates' own where they hold enough digits."""
+        in_16_bits = gates.dtype in (torch.float16, torch.bfloat16)
+        if splits == 1 and not in_16_bits:
+            return gates
+        dtype = torch.float32 if in_16_bits else gates.dtype
+        return gates.new_empty(splits, *gates.shape, dtype=dtype)
 
     def within(self) -> list[dict[str, int]]:
         """Every chunk: where it starts, and its size."""
@@ -156,41 +175,35 @@ def _pool(bands: _Bands, pooled: Tensor, splits: int) -> None:
     direct = len(launches) * splits == 1
     parts = pooled.unsqueeze(0) if direct else _parts(pooled, len(launches) * splits)
     for (kernel, chunks), part in zip(launches, parts.split(splits), strict=True):
-        bands.launch(kernel, bands.values, part, *bands.weights, splits=splits, **chunks)
+        bands.launch(kernel, bands.values, part, *bands.weights, programs=splits, **chunks)
     if not direct:
         _add_parts(parts, pooled)
 
 
 def _pool_with_gate_map(bands: _Bands, pooled: Tensor, gate_map: Tensor) -> None:
-    gates, steps = _gates_and_steps(bands, gate_map)
+    gates = bands.elements_of(gate_map)
+    steps = bands.memory_for_steps(gates)
     bands.launch(gate_whole_kernel, bands.values, pooled, gates, steps, *bands.weights)
 
 
-def _pool_with_gate_map_in_chunks(bands: _Bands, pooled: Tensor, gate_map: Tensor) -> None:
-    gates, steps = _gates_and_steps(bands, gate_map)
-    steps.zero_()
+def _pool_with_gate_map_in_chunks(
+    bands: _Bands, pooled: Tensor, gate_map: Tensor, splits: int
+) -> None:
+    gates = bands.elements_of(gate_map)
+    steps = bands.memory_for_steps(gates, splits).zero_()
     launches = [(gate_within_kernel, chunk) for chunk in bands.within()]
     launches += [(gate_across_kernel, pair) for pair in bands.across()]
-    parts = _parts(pooled, len(launches))
-    for (kernel, chunks), part in zip(launches, parts, strict=True):
-        bands.launch(kernel, bands.values, part, steps, *bands.weights, **chunks)
-    bands.launch(gate_finish_kernel, gates, steps, CHUNK=bands.chunks[0])
+    parts = _parts(pooled, len(launches) * splits)
+    for (kernel, chunks), part in zip(launches, parts.split(splits), strict=True):
+        bands.launch(kernel, bands.values, part, steps, *bands.weights, programs=splits, **chunks)
+    last = {"CHUNK": bands.chunks[0], "SPLITS": splits}
+    bands.launch(gate_finish_kernel, gates, steps, programs=bands.height, **last)
     _add_parts(parts, pooled)
 
 
 def _pairs(tensor: Tensor) -> Tensor:
     """Pairs of neighbouring bfloat16 features as int32."""
     return tensor.view(torch.int32)
-
-
-def _gates_and_steps(bands: _Bands, gate_map: Tensor) -> tuple[Tensor, Tensor]:
-    """The gate map in elements, and memory for steps: itself, where it holds as many digits."""
-    if bands.values.dtype != gate_map.dtype:
-        gates = _pairs(gate_map)
-        return gates, gates
-    if gate_map.dtype in (torch.float32, torch.float64):
-        return gate_map, gate_map
-    return gate_map, torch.empty_like(gate_map, dtype=torch.float32)
 
 
 def _parts(pooled: Tensor, count: int) -> Tensor:
