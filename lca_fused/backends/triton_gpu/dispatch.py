@@ -265,16 +265,20 @@ def splits(columns: int, height: int, gate: bool) -> int:
     return 1 << (most.bit_length() - 1) if most > 1 else 1
 
 
-def registers_of_bands(width: int, gate: bool, halves: bool, gpu: Gpu) -> int | None:
+def registers_of_bands(
+    width: int, gate: bool, halves: bool, dtype: torch.dtype, gpu: Gpu
+) -> int | None:
     """Registers that a thread of a kernel of bands may use; None for the compiler's own choice.
 
-    Left to itself it takes half as many and waits for every load. With this many, still four
-    programs of 128 threads share a multiprocessor, and 14x14 maps take 113 us where they took 140
-    (N = 64, D = 2048, H200), with the gate map 215 where they took 226. The gates of wider maps
-    need more.
+    Left to itself it takes half as many and waits for every load. With 128 still four programs of
+    128 threads share a multiprocessor. Microseconds on an H200 without the limit and with it, at
+    14x14, N = 64, D = 2048: 140 and 113 in halves, 187 and 171 in float16, 198 and 186 in float32;
+    with the gate map 226 and 215 in halves. The gates of wider maps need more: 28x28, N = 16,
+    halves 1,408 without a limit and 1,340 with 255; those of float16 would spill.
     """
-    fits = width < WIDEST_WHOLE_WITH_GATE or not gate
-    return 128 if halves and fits and gpu.capability == 90 else None
+    if gpu.capability != 90 or dtype == torch.float64 or (gate and not halves):
+        return None
+    return 255 if gate and width >= WIDEST_WHOLE_WITH_GATE else 128
 
 
 def bands_in_halves(height: int, width: int, d: int, dtype: torch.dtype, gpu: Gpu) -> bool:

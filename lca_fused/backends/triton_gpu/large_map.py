@@ -125,7 +125,9 @@ class _Bands:
             options=options(
                 projection,
                 COLUMNS,
-                max_registers=dispatch.registers_of_bands(width, gate, halves, gpu),
+                max_registers=dispatch.registers_of_bands(
+                    width, gate, halves, projection.dtype, gpu
+                ),
             ),
         )
 
