@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
@@ -19,7 +19,7 @@ def describe(device: torch.device) -> dict[str, object]:
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
         "versions": {package: _version(package) for package in _PACKAGES},
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
     }
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from experiments.data.dataset import DataError
+from experiments.download import DownloadError
 from experiments.finetune import main
 from experiments.finetuning.options import EMBEDDED, Finetuning, parse_finetuning
 from experiments.finetuning.photos import PhotoCounts, load_own_photos
@@ -346,10 +347,10 @@ def test_weights_of_another_network_are_refused(photos, options, tmp_path, caplo
 
 
 def test_weights_that_cannot_be_fetched_say_what_to_do(photos, tmp_path, caplog, monkeypatch):
-    def unreachable(*_arguments, **_options):
-        raise OSError("network is unreachable")
+    def unreachable(*_):
+        raise DownloadError("network is unreachable")
 
-    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    monkeypatch.setattr("experiments.networks.weights.fetch", unreachable)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "cache"))
     assert main([str(photos), "--output", str(tmp_path / "runs"), *FAST]) == 1
     assert "network is unreachable" in caplog.text

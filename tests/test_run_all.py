@@ -16,6 +16,7 @@ from PIL import Image
 
 from experiments.data.catalog import DataOptions
 from experiments.data.folder import load_folder
+from experiments.download import DownloadError
 from experiments.networks import backbones, weights
 from experiments.run_all import main
 from experiments.study import cells, runner
@@ -459,7 +460,7 @@ def small_paper(tmp_path, monkeypatch):
     monkeypatch.delenv("LCA_DATA_ROOT", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(weights, "_failed", {})
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setattr(weights, "fetch", offline)
     for name in ("resnext101-32x8d", "resnext101-32x8d-wsl"):
         monkeypatch.setitem(known_backbones._LONGER_NAMES, name, "lca_fused:small_resnet")
     address = "http://weights.invalid/{}.pth"
@@ -468,8 +469,8 @@ def small_paper(tmp_path, monkeypatch):
     return ["paper", "--output", str(output), "--seeds", "0", *FAST], output
 
 
-def offline(*_args, **_options):
-    raise OSError("no network in this test")
+def offline(*_):
+    raise DownloadError("no network in this test")
 
 
 @pytest.fixture
@@ -531,17 +532,17 @@ def test_a_file_for_one_of_several_backbones_must_say_which(small_paper, caplog)
     assert "resnext101-32x8d-wsl=net.pth" in caplog.text
 
 
-def test_an_unreachable_server_is_asked_once_for_all_cells(small_paper, capg_gp, monkeypatch):
+def test_an_unreachable_server_is_asked_once_for_each_file(small_paper, capg_gp, monkeypatch):
     arguments, _ = small_paper
     asked = []
 
-    def count(*_args, **_options):
-        asked.append(1)
-        raise OSError("no network in this test")
+    def count(url, *_):
+        asked.append(url)
+        raise DownloadError("no network in this test")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", count)
+    monkeypatch.setattr(weights, "fetch", count)
     assert main([*arguments, *capg_gp, "--methods", *PAPER_ROWS[2:]]) == 0
-    assert len(asked) == 1
+    assert len(asked) == len(set(asked)) == 2
 
 
 def test_rows_with_backbones_of_their_own_stand_in_one_table(arguments, tmp_path, monkeypatch):

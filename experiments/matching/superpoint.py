@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from experiments.matching.keypoints import Keypoints, check_image
 from experiments.matching.superpoint_network import load_network
-from experiments.matching.superpoint_weights import find_weights, fingerprint
+from experiments.matching.superpoint_weights import find_weights
+from experiments.networks.weights import fingerprint
 
 _DESCRIPTOR_LENGTH = 256
 _CELL = 8  # pixels; the network sees nothing in a photo with a side below

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from experiments.checksum import sha256
 from experiments.networks.weights import WeightsError, WeightsNotGivenError, read_weights
 
 _HUB_FILE = "model.safetensors"
@@ -51,11 +50,6 @@ def find_weights(weights: Path | None) -> Path:
             f"{weights} is neither a file nor a folder with {_HUB_FILE}; {HOW_TO_GIVE_WEIGHTS}"
         )
     return _fetch(weights.as_posix())
-
-
-def fingerprint(file: Path) -> str:
-    """Return what identifies the weights in `file`: 16 hexadecimal digits of its sha256."""
-    return sha256(file)[:16]
 
 
 def read_state(file: Path, expected: Collection[str]) -> dict[str, Tensor]:

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import re
-import socket
-import sys
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Collection, Mapping
 from functools import lru_cache
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from experiments.checksum import content_digest, sha256
+from experiments.download import DownloadError, fetch
 from experiments.networks.wrapped import unwrap
 from experiments.storage import CheckpointError, load_checkpoint
 from lca_fused.pretrained import difference_of
 
 logger = logging.getLogger(__name__)
 
-# Without an answer for this long a server counts as unreachable.
-_TIMEOUT_SECONDS = 10.0
-
-# What could not be fetched in this process and why, by host or URL: a study has many cells, and
-# each would wait for the same silence.
+# What could not be fetched in this process and why, by URL: a study has many cells, and each would
+# wait for the same silence.
 _failed: dict[str, str] = {}
 
 
@@ -75,14 +69,8 @@ def read_weights(file: Path, expected: Collection[str]) -> dict[str, Tensor]:
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
-        safetensors = importlib.import_module("safetensors.torch")
-    except ImportError as error:
-        raise WeightsError(
-            f"{file} needs the package safetensors ({error}): pip install safetensors"
-        ) from error
-    try:
-        return safetensors.load_file(file)
-    except Exception as error:  # it has its own types for damaged bytes
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
         raise WeightsError(f"{file} cannot be read as safetensors ({error})") from error
 
 
@@ -90,8 +78,8 @@ def fetch_weights(name: str, url: str) -> dict[str, Tensor]:
     """Read a state dict from torch's cache, fetched into it from `url` if it is not there.
 
     The file's sha256 must begin with the digits in its name, as in "resnet50-0676ba61.pth", also
-    where something else put it into the cache. A host that cannot be reached is asked once in the
-    life of this process.
+    where something else put it into the cache. A file that cannot be fetched is asked for once in
+    the life of this process.
 
     Args:
         name: of the network, for messages and for `--weights NAME=FILE`.
@@ -188,8 +176,6 @@ def _check_exists(weights: Path) -> None:
 
 def _check_digits(url: str, file: Path) -> None:
     digits = _digits_in_name(file)
-    if digits is None:
-        return
     found = _sha256_once(file)
     if not found.startswith(digits):
         raise WeightsError(
@@ -198,9 +184,9 @@ def _check_digits(url: str, file: Path) -> None:
         )
 
 
-def _digits_in_name(file: Path) -> str | None:
+def _digits_in_name(file: Path) -> str:
     found = re.search(r"-([0-9a-f]{8,})\.", file.name)
-    return found and found.group(1)
+    return found[1] if found else ""
 
 
 def _sha256_once(file: Path) -> str:
@@ -214,39 +200,13 @@ def _sha256_of(path: Path, _content: str) -> str:
 
 
 def _fetch(name: str, url: str, file: Path) -> None:
-    host = urlsplit(url).netloc
-    reason = _failed.get(host) or _failed.get(url)
-    if reason is None:
-        reason = _try_to_fetch(url, host, file)
-    if reason is not None:
-        raise WeightsNotGivenError(
-            f"the weights of {name} could not be fetched from {url} ({reason}); download that "
-            f"file elsewhere and give its path with --weights {name}=FILE"
-        )
-
-
-def _try_to_fetch(url: str, host: str, file: Path) -> str | None:
-    """Download `url` to `file`; return why that failed, or None."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # torch.hub prints what it does; standard output is for the table.
-        with _socket_timeout(_TIMEOUT_SECONDS), redirect_stdout(sys.stderr):
-            torch.hub.download_url_to_file(url, str(file), _digits_in_name(file))
-    except HTTPError as error:  # the host is there; only this file is not
-        _failed[url] = str(error)
-    except (OSError, HTTPException) as error:
-        _failed[host] = str(error)
-    except RuntimeError as error:  # not the hash in the file's name
-        _failed[url] = str(error)
-    return _failed.get(host) or _failed.get(url)
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Give sockets opened inside a time limit: torch.hub sets none."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+    if url not in _failed:
+        try:
+            fetch(url, file, _digits_in_name(file))
+            return
+        except DownloadError as error:
+            _failed[url] = str(error)
+    raise WeightsNotGivenError(
+        f"the weights of {name} could not be fetched ({_failed[url]}); download that file "
+        f"elsewhere and give its path with --weights {name}=FILE"
+    )
