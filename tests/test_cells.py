@@ -3,7 +3,7 @@
 import errno
 import os
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from experiments.data.augment import SMALL_PHOTOS
 from experiments.data.dataset import ProductDataset, Sample
 from experiments.study import cells
 from experiments.study.cells import Cell, build_classifier, run_cell
-from experiments.study.digests import recipe_identity
 from experiments.training.device import Compute
 from experiments.training.distributed import Team
 from experiments.training.recipe import Recipe
@@ -76,15 +75,6 @@ def test_accents_may_be_composed_or_not(cell):
 
     names = {named(unicodedata.normalize(form, "café.png")).path(Path()) for form in ("NFC", "NFD")}
     assert len(names) == 1
-
-
-def test_what_a_recipe_has_gained_counts_where_it_is_used():
-    @dataclass(frozen=True)
-    class Later(Recipe):
-        gained: int = 1
-
-    assert recipe_identity(Later()) == recipe_identity(Recipe())
-    assert recipe_identity(Later(gained=2)) == recipe_identity(Recipe()) | {"gained": 2}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch.utils.data import RandomSampler
 
 from experiments.data.folder import load_folder
 from experiments.networks.model import ModelError, new_classifier
-from experiments.storage import CheckpointError, load_checkpoint, save_checkpoint
+from experiments.storage import CheckpointError, load_checkpoint
 from experiments.training.batches import Batches, cut
 from experiments.training.device import Compute, DeviceError, resolve_compute, share_cores
 from experiments.training.optimization import make_optimizer, make_scheduler
@@ -358,24 +358,6 @@ def test_seconds_of_every_epoch_are_noted_over_interruptions(photos, tmp_path, m
     assert load_checkpoint(tmp_path / "c.pt")["progress"]["epoch_seconds"] == [1.0, 1.0]
     resumed = make_trainer(tmp_path / "c.pt").fit(photos.train(0), photos.validation)
     assert resumed.epoch_seconds == [1.0, 1.0, 1.0]
-
-
-@pytest.mark.parametrize("noted", [{}, {"train_seconds": 2.0}], ids=["no seconds", "their sum"])
-def test_checkpoint_of_before_the_seconds_of_epochs_were_noted_goes_on(
-    photos, tmp_path, monkeypatch, noted
-):
-    whole = make_trainer(tmp_path / "whole.pt").fit(photos.train(0), photos.validation)
-    trainer = make_trainer(tmp_path / "c.pt")
-    stop_after(trainer, 2, monkeypatch)
-    with pytest.raises(StoppedError):
-        trainer.fit(photos.train(0), photos.validation)
-    state = load_checkpoint(tmp_path / "c.pt")
-    del state["progress"]["epoch_seconds"]
-    state["progress"] |= noted
-    save_checkpoint(state, tmp_path / "c.pt")
-    resumed = make_trainer(tmp_path / "c.pt").fit(photos.train(0), photos.validation)
-    assert len(resumed.epoch_seconds) == 1, "those of the last epoch"
-    assert resumed.history == whole.history
 
 
 def test_checkpoint_of_another_run_is_refused_and_kept(photos, tmp_path):

@@ -22,7 +22,6 @@ from experiments.networks.weights import (
     read_weights,
 )
 from lca_fused.backbones import SHORT_NAMES, Backbone, BackboneError, find_backbone
-from lca_fused.backbones import small_resnet as small_resnet
 from lca_fused.feature_map import feature_map, unused_names
 
 logger = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from experiments.networks.model import ModelError, new_classifier
 from experiments.networks.weights import fingerprint
 from experiments.outputs import check_folder, check_space
 from experiments.storage import CheckpointError, save_json
-from experiments.study.digests import dataset_digest, recipe_identity
+from experiments.study.digests import dataset_digest
 from experiments.study.methods import METHODS
 from experiments.training.device import Compute
 from experiments.training.distributed import current_team
@@ -106,10 +106,7 @@ class Cell:
 
     def path(self, output: Path) -> Path:
         """Return the file its result is stored in, under `output`."""
-        settings = dict(self.settings)
-        if self.head is not None:
-            settings["recipe"] = recipe_identity(self.recipe)
-        text = json.dumps(settings, sort_keys=True)
+        text = json.dumps(self.settings, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         name = self.method if self.head is None else f"{self.method}-seed{self.seed}"
         return output / "cells" / self.dataset.name / f"{name}-{digest}.json"
@@ -126,8 +123,7 @@ def run_cell(
         Plain values: accuracy (0..1), labels, top5, file names and digests of the content of the
         test photos, names of the classes, the settings, seconds, the device's name and versions,
         and for trained methods the best epoch, the history, the training photos a second (of the
-        median epoch) and the peak memory of a step, of each process, in bytes. Results stored by
-        earlier versions lack some.
+        median epoch) and the peak memory of a step, of each process, in bytes.
 
     Raises:
         ModelError: the network cannot be built or trained, or the GPU's memory does not hold it.

@@ -1,4 +1,4 @@
-"""What tells one stored result from another: fingerprints of recipes and of data sets."""
+"""What tells one stored result from another: a fingerprint of the data set."""
 
 from __future__ import annotations
 
@@ -6,41 +6,15 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from experiments.checksum import content_digests
-from experiments.data.augment import Augmentation
 from experiments.data.dataset import ProductDataset, Sample
 from experiments.training.recipe import Recipe
-
-# What a recipe held when the first results were stored. What was added since counts only where it
-# is not the default, so that adding it made no stored result another one.
-_FIRST_RECIPE = """
-    epochs batch_size backbone_lr head_lr momentum weight_decay warmup clip_norm ema_decay
-    freeze_batch_norm gamma image_size augmentation
-"""
-_FIRST_AUGMENTATION = """
-    crop_scale crop_ratio rotation perspective perspective_probability brightness contrast
-    saturation hue blur erase
-"""
-
-
-def recipe_identity(recipe: Recipe | Augmentation) -> dict[str, Any]:
-    """Return the recipe as plain values, less what was added later and is the default."""
-    names = _FIRST_RECIPE if isinstance(recipe, Recipe) else _FIRST_AUGMENTATION
-    first, defaults = names.split(), type(recipe)()
-    identity = {}
-    for field in fields(recipe):
-        value = getattr(recipe, field.name)
-        if field.name in first or value != getattr(defaults, field.name):
-            identity[field.name] = (
-                recipe_identity(value) if isinstance(value, Augmentation) else value
-            )
-    return identity
 
 
 def backbone_file(
@@ -49,7 +23,7 @@ def backbone_file(
     """Return where under `output` the backbone that this pretraining on `photos` makes is kept."""
     settings = {
         "photos": dataset_digest(photos),
-        "recipe": recipe_identity(pretraining),
+        "recipe": asdict(pretraining),
         "precision": str(precision),
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]

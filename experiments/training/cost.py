@@ -22,9 +22,7 @@ from experiments.console import set_up_console
 from experiments.storage import save_json
 from experiments.training.device import Compute, Precision, resolve_compute
 from experiments.training.recipe import Recipe
-from experiments.training.step_cost import CLASSES, ROUNDS, step_costs
-from experiments.training.step_cost import StepCost as StepCost
-from experiments.training.step_cost import step_cost as step_cost
+from experiments.training.step_cost import CLASSES, ROUNDS, StepCost, step_costs
 
 
 @dataclass(frozen=True)

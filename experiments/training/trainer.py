@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,7 @@ class Progress:
         best_rank: (validation accuracy, epoch) of that epoch.
         best_model: its state dict.
         history: per epoch, training loss and validation accuracy and loss.
-        epoch_seconds: spent on the training photos of each epoch, validation not included; of the
-            epochs that were trained by a version that measured it.
+        epoch_seconds: spent on the training photos of each epoch, validation not included.
     """
 
     epoch: int = 0
@@ -46,11 +45,6 @@ class Progress:
     best_model: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     epoch_seconds: list[float] = field(default_factory=list)
-
-    @classmethod
-    def of_state(cls, state: dict[str, Any]) -> Progress:
-        """Return what a checkpoint holds; of another version it may hold less, or more."""
-        return cls(**{f.name: state[f.name] for f in fields(cls) if f.name in state})
 
 
 class Trainer:
@@ -202,7 +196,7 @@ class Trainer:
         state = load_checkpoint(self.checkpoint)
         try:
             stepper.load_state_dict(state)
-            self.progress = Progress.of_state(state["progress"])
+            self.progress = Progress(**state["progress"])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise CheckpointError(
