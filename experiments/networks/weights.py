@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Mapping
-from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from experiments.checksum import content_digest, sha256
+from experiments.checksum import sha256
 from experiments.download import DownloadError, fetch
 from experiments.networks.wrapped import unwrap
 from experiments.storage import CheckpointError, load_checkpoint
@@ -109,7 +108,7 @@ def cached_file(url: str) -> Path:
 def fingerprint(weights: Path) -> str:
     """Return what identifies a weights file: the start of its sha256."""
     _check_exists(weights)
-    return _sha256_once(weights)[:16]
+    return sha256(weights)[:16]
 
 
 def load_strictly(
@@ -176,7 +175,7 @@ def _check_exists(weights: Path) -> None:
 
 def _check_digits(url: str, file: Path) -> None:
     digits = _digits_in_name(file)
-    found = _sha256_once(file)
+    found = sha256(file)
     if not found.startswith(digits):
         raise WeightsError(
             f"{file} has the sha256 {found}; expected one that begins with {digits}, as the file "
@@ -187,16 +186,6 @@ def _check_digits(url: str, file: Path) -> None:
 def _digits_in_name(file: Path) -> str:
     found = re.search(r"-([0-9a-f]{8,})\.", file.name)
     return found[1] if found else ""
-
-
-def _sha256_once(file: Path) -> str:
-    """Return a file's sha256, read once as long as the file is not changed."""
-    return _sha256_of(file, content_digest(file))
-
-
-@lru_cache(maxsize=64)
-def _sha256_of(path: Path, _content: str) -> str:
-    return sha256(path)
 
 
 def _fetch(name: str, url: str, file: Path) -> None:
