@@ -71,8 +71,7 @@ def lca(backend: str) -> Callable[[Problem], Head]:
             reason = error if isinstance(error, ValueError) else f"no backend named {error}"
             raise UnavailableError(str(reason)) from error
         layer = LCA(problem.shape.c, problem.shape.d, backend=backend, device="meta")
-        served_by = str(getattr(chosen, "__name__", backend)).rpartition(".")[2]
-        return Head(_with_weights(layer, problem), problem.x, is_lca=True, backend=served_by)
+        return Head(_with_weights(layer, problem), problem.x, is_lca=True, backend=chosen)
 
     return build
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from lca_fused.backends import check_backend, choose
+from lca_fused import backends
 from lca_fused.backends.tracing import autocast_dtype, not_traced
 from lca_fused.rectangles import KernelSizes, check_kernel_sizes, normalize_kernel_sizes
 
@@ -68,14 +68,14 @@ def local_concepts_accumulation(
             _check(x, weight, bias, sizes, backend)
     else:
         _check(x, weight, bias, sizes, backend)
-    return choose(backend, x).local_concepts_accumulation(x, weight, bias, sizes)
+    return backends.local_concepts_accumulation(x, weight, bias, sizes, backend)
 
 
 def _check(
     x: Tensor, weight: Tensor, bias: Tensor | None, sizes: KernelSizes | None, backend: str
 ) -> None:
     _check_tensors(x, weight, bias)
-    check_backend(backend)
+    backends.check_backend(backend)
     check_kernel_sizes(x.shape[2], x.shape[3], sizes)
 
 

@@ -50,11 +50,11 @@ def take(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     """Have Triton's backend take one of `PATHS`, where it can serve the call."""
     if triton_gpu.no_compiler() is not None:
         return
-    from lca_fused.backends.triton_gpu import dispatch, project_and_pool
+    from lca_fused.backends.triton_gpu import dispatch, pooling
 
     def one_launch(_n, height, width, dtype, training, gpu) -> bool:
         kept = dispatch.recomputes_gates if training else dispatch.in_registers
         served = dtype != torch.float64 and kept(height, width, dtype, gpu)
         return path == "one launch" and served
 
-    monkeypatch.setattr(project_and_pool, "one_launch", one_launch)
+    monkeypatch.setattr(pooling, "one_launch", one_launch)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lca_fused import LCA, backends, local_concepts_accumulation
 from lca_fused.backends import triton_gpu
-from lca_fused.backends.kernels import load
+from lca_fused.backends.kernels import KERNELS
 from lca_fused.backends.triton_gpu import dispatch, tables
 from reference.lca import lca_reference
 from tests.backends import (
@@ -173,7 +173,7 @@ def test_rows_that_are_already_there_are_not_copied(device):
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_forward_and_backward_read_the_same_rows(device, layout, monkeypatch):
-    kernels = load(_BACKEND["name"])
+    kernels = KERNELS[_BACKEND["name"]]
     copies, saved = [], []
     real = kernels.to_rows
     monkeypatch.setattr(kernels, "to_rows", lambda x: copies.append(real(x)) or copies[-1])
@@ -465,7 +465,7 @@ def test_chunks_are_about_equal_and_not_too_wide(width, gate):
 @gpu
 def test_auto_takes_the_kernels_on_a_gpu(device):
     x = torch.zeros(1, 3, 4, 5, device=device)
-    assert backends.choose("auto", x) is triton_gpu
+    assert backends.choose("auto", x) == "triton"
 
 
 def test_torch_compile_finds_what_auto_takes_outside_it(device):

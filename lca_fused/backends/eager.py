@@ -25,10 +25,6 @@ _CHUNK_BYTES = {"cpu": 8 << 20}
 _ACCELERATOR_CHUNK_BYTES = 256 << 20
 
 
-def unavailable(_x: Tensor) -> None:
-    """Return None: torch operators serve every input."""
-
-
 def local_concepts_accumulation(
     x: Tensor, weight: Tensor, bias: Tensor | None, kernel_sizes: KernelSizes | None
 ) -> Tensor:

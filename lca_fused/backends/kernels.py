@@ -1,24 +1,25 @@
-"""What a module of kernels offers to the operator around it, and where the modules are."""
+"""The modules of kernels, and what each of them offers."""
 
 from __future__ import annotations
 
-import importlib
-from functools import cache
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 from torch import Tensor
 
+from lca_fused.backends import numba_cpu, triton_gpu
 from lca_fused.rectangles import KernelSizes
-
-KernelsName = Literal["triton", "numba"]
 
 
 class Kernels(Protocol):
     """What a module of kernels offers.
 
-    Its arguments were checked and share device and dtype, autocast's where that is on, so that it
-    casts nothing more. It is called where no gradient is recorded.
+    Importing it needs neither triton nor numba. Tensors given to its kernels were checked and share
+    device and dtype, autocast's where that is on, so that they cast nothing more. They are called
+    where no gradient is recorded.
     """
+
+    def unavailable(self, x: Tensor) -> str | None:
+        """Why the kernels cannot serve x, or None where they can."""
 
     def to_rows(self, x: Tensor) -> Tensor:
         """(N, C, H, W), any strides -> (N, H, W, C), contiguous; a view where x is laid out so."""
@@ -54,13 +55,5 @@ class Kernels(Protocol):
         """
 
 
-_MODULES: dict[str, str] = {
-    "triton": "lca_fused.backends.triton_gpu.project_and_pool",
-    "numba": "lca_fused.backends.numba_cpu",
-}
-
-
-@cache
-def load(kernels: str) -> Kernels:
-    """Import kernels on first use: importing the library must need neither triton nor numba."""
-    return cast(Kernels, importlib.import_module(_MODULES[kernels]))
+KERNELS = {"triton": cast(Kernels, triton_gpu), "numba": cast(Kernels, numba_cpu)}
+"""By the name of their backend, in the order "auto" tries them."""

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lca_fused.backends.operator import accumulate
 from lca_fused.backends.projection import project_rows
 from lca_fused.backends.tracing import constant, subclass_of_tensor
 from lca_fused.rectangles import KernelSizes, num_rectangles, resolve_kernel_sizes
@@ -53,13 +52,6 @@ def unavailable(x: Tensor) -> str | None:
     if not torch.compiler.is_compiling() and (kind := subclass_of_tensor(x)) is not None:
         return f"it serves plain tensors, and this one is a {kind}"
     return _cannot_run()
-
-
-def local_concepts_accumulation(
-    x: Tensor, weight: Tensor, bias: Tensor | None, kernel_sizes: KernelSizes | None
-) -> Tensor:
-    """(N, C, H, W) -> (N, D) for arguments that were checked and that `unavailable` lets pass."""
-    return accumulate(x, weight, bias, kernel_sizes, "numba")
 
 
 def to_rows(x: Tensor) -> Tensor:

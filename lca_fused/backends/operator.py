@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lca_fused.backends import registered
 from lca_fused.backends.backward import input_gradients
-from lca_fused.backends.kernels import KernelsName, load
+from lca_fused.backends.kernels import KERNELS
 from lca_fused.backends.tracing import autocast_dtype, in_forward_mode
 from lca_fused.rectangles import KernelSizes
 
@@ -27,7 +27,7 @@ def accumulate(
     weight: Tensor,
     bias: Tensor | None,
     kernel_sizes: KernelSizes | None,
-    kernels: KernelsName,
+    kernels: str,
 ) -> Tensor:
     """LCA of checked arguments, (N, C, H, W) -> (N, D), by the kernels named; autocast applies."""
     dtype = autocast_dtype(x)
@@ -45,7 +45,7 @@ def accumulate(
         if not rows.is_contiguous():
             rows = _ToRows.apply(x, kernels)
         return _Accumulate.apply(rows, weight, bias, kernel_sizes, kernels)
-    chosen = load(kernels)
+    chosen = KERNELS[kernels]
     return chosen.project_and_pool(chosen.to_rows(x), weight, bias, kernel_sizes, training=False)[0]
 
 
@@ -53,8 +53,8 @@ class _ToRows(torch.autograd.Function):
     """`Kernels.to_rows` of a map that must be copied; its gradient is a view of the rows'."""
 
     @staticmethod
-    def forward(_ctx: Any, x: Tensor, kernels: KernelsName) -> Tensor:
-        return load(kernels).to_rows(x)
+    def forward(_ctx: Any, x: Tensor, kernels: str) -> Tensor:
+        return KERNELS[kernels].to_rows(x)
 
     @staticmethod
     def backward(_ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
@@ -69,9 +69,9 @@ class _Accumulate(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         kernel_sizes: KernelSizes | None,
-        kernels: KernelsName,
+        kernels: str,
     ) -> Tensor:
-        ctx.kernels, ctx.kernel_sizes = load(kernels), kernel_sizes
+        ctx.kernels, ctx.kernel_sizes = KERNELS[kernels], kernel_sizes
         pooled, saved = ctx.kernels.project_and_pool(
             rows, weight, bias, kernel_sizes, training=True
         )

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lca_fused.backends.backward import input_gradients
-from lca_fused.backends.kernels import KernelsName, load
+from lca_fused.backends.kernels import KERNELS
 from lca_fused.rectangles import KernelSizes
 
 _NAMESPACE = "lca_fused"
@@ -31,7 +31,7 @@ def accumulate(
     weight: Tensor,
     bias: Tensor | None,
     kernel_sizes: KernelSizes | None,
-    kernels: KernelsName,
+    kernels: str,
     training: bool,
 ) -> Tensor:
     """(N, H, W, C), contiguous -> (N, D) by a registered operator, differentiable if `training`."""
@@ -54,7 +54,7 @@ def _accumulate(
     kernel_sizes: Sequence[int] | None,
     kernels: str,
 ) -> Tensor:
-    pooled, _ = load(kernels).project_and_pool(
+    pooled, _ = KERNELS[kernels].project_and_pool(
         rows.contiguous(), weight, bias, _pairs(kernel_sizes), training=False
     )
     return pooled
@@ -71,7 +71,7 @@ def _accumulate_and_save(
     kernel_sizes: Sequence[int] | None,
     kernels: str,
 ) -> tuple[Tensor, Tensor]:
-    pooled, saved = load(kernels).project_and_pool(
+    pooled, saved = KERNELS[kernels].project_and_pool(
         rows.contiguous(), weight, bias, _pairs(kernel_sizes), training=True
     )
     assert saved is not None
@@ -89,7 +89,9 @@ def _fake_accumulate_and_save(
 def _projection_gradient(
     saved: Tensor, grad_pooled: Tensor, kernel_sizes: Sequence[int] | None, kernels: str
 ) -> tuple[Tensor, Tensor]:
-    return load(kernels).projection_gradient(saved.contiguous(), grad_pooled, _pairs(kernel_sizes))
+    return KERNELS[kernels].projection_gradient(
+        saved.contiguous(), grad_pooled, _pairs(kernel_sizes)
+    )
 
 
 def _fake_projection_gradient(

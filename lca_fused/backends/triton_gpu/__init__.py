@@ -2,9 +2,8 @@
 
 | file | what |
 |---|---|
-| project_and_pool.py | forward: fused.py, or a library product and pooling.py |
+| pooling.py | what the operator calls: one launch, or a library product and the kernels below |
 | fused.py, tile.py | one launch: projection, rectangles, ReLU, mean; its tile taken apart |
-| pooling.py | a projection in memory: pooled by the next two, and its gradient |
 | small_map.py | maps held in registers; _kernels.py and _halves.py hold the kernels |
 | large_map.py | larger maps, band of rows by band of rows, and their launches |
 | forward_bands.py, gate_bands.py, gate_chunks.py | the kernels of large maps |
@@ -20,22 +19,32 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import warnings
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lca_fused.backends.operator import accumulate
 from lca_fused.backends.tracing import constant, subclass_of_tensor
-from lca_fused.rectangles import KernelSizes
 
 _INSTALLED = importlib.util.find_spec("triton") is not None
 # Triton's interpreter runs kernels on the CPU, one Python call an operation: for tests.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_KERNELS = {"to_rows": "rows", "project_and_pool": "pooling", "projection_gradient": "pooling"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the kernels when they are first asked for, as importing this must not need triton."""
+    if name not in _KERNELS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    kernels = getattr(importlib.import_module(f"{__name__}.{_KERNELS[name]}"), name)
+    globals()[name] = kernels
+    return kernels
 
 
 def unavailable(x: Tensor) -> str | None:
@@ -109,10 +118,3 @@ def _driver_failure() -> str | None:
             "a C compiler (gcc, clang, or one in CC) and Python's headers"
         )
     return None
-
-
-def local_concepts_accumulation(
-    x: Tensor, weight: Tensor, bias: Tensor | None, kernel_sizes: KernelSizes | None
-) -> Tensor:
-    """(N, C, H, W) -> (N, D) for arguments that were checked and that `unavailable` lets pass."""
-    return accumulate(x, weight, bias, kernel_sizes, "triton")

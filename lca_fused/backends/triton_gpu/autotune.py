@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import Tensor
+
+from lca_fused.backends.triton_gpu.launch import Plan, planned
 
 T = TypeVar("T", bound=Hashable)
 
@@ -23,6 +26,32 @@ _chosen: dict[str, str] = {}
 def enabled() -> bool:
     """Whether configurations are timed."""
     return os.environ.get("LCA_FUSED_AUTOTUNE", "0") == "1"
+
+
+def launch(
+    key: tuple[object, ...],
+    tensors: Sequence[Tensor | None],
+    plan: Callable[[T], Plan],
+    choose: Callable[[Callable[[T], None]], T],
+    given: T | None,
+) -> None:
+    """Launch a kernel in the configuration that is given, or else in the one that is chosen.
+
+    Args:
+        key: as `planned` takes it, for the plan of what is chosen.
+        tensors: the kernel's.
+        plan: makes the plan of a configuration.
+        choose: asked once a key; is given what launches the kernel in a configuration.
+        given: a configuration, or None.
+    """
+
+    def run(configuration: T) -> None:
+        plan(configuration)(*tensors)
+
+    if given is not None:
+        run(given)
+    else:
+        planned((*key, enabled()), lambda: plan(choose(run)))(*tensors)
 
 
 def best(

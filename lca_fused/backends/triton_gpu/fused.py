@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import triton
 import triton.language as tl
@@ -23,7 +24,6 @@ from lca_fused.backends.triton_gpu.launch import (
     gpu_of,
     on_device_of,
     options,
-    planned,
 )
 from lca_fused.backends.triton_gpu.tables import bit_mask, orientation
 from lca_fused.backends.triton_gpu.tile import tile_offsets, unstack
@@ -141,9 +141,6 @@ def accumulate(
         return _plan(tensors, kernel_sizes, tile)
 
     with on_device_of(rows):
-        if tile is not None:
-            plan(tile)(*tensors)
-            return pooled, projection
         key = (
             "fused",
             rows.shape,
@@ -156,16 +153,15 @@ def accumulate(
             aligned(weight),
             kernel_sizes,
             training,
-            autotune.enabled(),
         )
-        planned(key, lambda: plan(_tile(plan, tensors)))(*tensors)
+        autotune.launch(key, tensors, plan, partial(_tile, tensors), tile)
     return pooled, projection
 
 
 Tensors = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]
 
 
-def _tile(plan: Callable[[Tile], Plan], tensors: Tensors) -> Tile:
+def _tile(tensors: Tensors, run: Callable[[Tile], None]) -> Tile:
     """What dispatch chooses, or autotuning where it is on."""
     rows, weight, *_ = tensors
     n, height, width, c = rows.shape
@@ -173,10 +169,6 @@ def _tile(plan: Callable[[Tile], Plan], tensors: Tensors) -> Tile:
     _, height, width, _ = orientation(height, width, None)
     default = one_launch_tile(n, d, height, width, rows.element_size(), gpu_of(rows))
     key = ("fused", *tile_key(n, c, d, height, width, rows.dtype), tensors[4] is not None)
-
-    def run(tile: Tile) -> None:
-        plan(tile)(*tensors)
-
     return autotune.best(key, default, one_launch_candidates, run, rows.device)
 
 

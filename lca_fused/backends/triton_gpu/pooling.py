@@ -1,12 +1,15 @@
-"""Rectangle pooling of a projection in memory, and the gradient of the projection."""
+"""Which kernels run: one launch, or a library product and pooling; and those of the gradient."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from lca_fused.backends.projection import project_rows
+from lca_fused.backends.triton_gpu import fused
 from lca_fused.backends.triton_gpu.dispatch import (
     bands_in_halves,
     in_registers,
+    one_launch,
     recomputes_gates,
 )
 from lca_fused.backends.triton_gpu.gradient import gate_times_gradient
@@ -14,6 +17,20 @@ from lca_fused.backends.triton_gpu.large_map import pool_large_map
 from lca_fused.backends.triton_gpu.launch import gpu_of, on_device_of
 from lca_fused.backends.triton_gpu.small_map import pool_small_map, small_map_gradient
 from lca_fused.rectangles import KernelSizes
+
+
+def project_and_pool(
+    rows: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel_sizes: KernelSizes | None,
+    training: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """(N, H, W, C) -> (N, D) and, for training, what `projection_gradient` takes, (N, H, W, D)."""
+    n, height, width, _ = rows.shape
+    if one_launch(n, height, width, rows.dtype, training, gpu_of(rows)):
+        return fused.accumulate(rows, weight, bias, kernel_sizes, training)
+    return pool(project_rows(rows, weight, bias), kernel_sizes, training)
 
 
 def pool(

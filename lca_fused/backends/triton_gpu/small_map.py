@@ -7,6 +7,7 @@ read it in a kernel of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,6 @@ from lca_fused.backends.triton_gpu.launch import (
     aligned,
     gpu_of,
     options,
-    planned,
 )
 from lca_fused.backends.triton_gpu.small_map_halves import gradient_pairs_kernel, pool_pairs_kernel
 from lca_fused.backends.triton_gpu.small_map_kernels import gradient_kernel, pool_kernel
@@ -48,12 +48,9 @@ def pool_small_map(
         kernel = pool_pairs_kernel if columns.arithmetic == "halves" else pool_kernel
         return _plan(kernel, projection, kernel_sizes, columns)
 
-    tensors = projection, pooled
-    if columns is not None:
-        plan(columns)(*tensors)
-        return
     key = ("pool", *_key(projection, kernel_sizes))
-    planned(key, lambda: plan(_columns("pool", plan, tensors)))(*tensors)
+    choose = partial(_columns, "pool", projection)
+    autotune.launch(key, (projection, pooled), plan, choose, columns)
 
 
 def small_map_gradient(
@@ -85,13 +82,10 @@ def small_map_gradient(
         strides = {"stride_n": stride_n, "stride_d": stride_d}
         return _plan(kernel, projection, kernel_sizes, columns, strides)
 
-    tensors = projection, grad_pooled, gradient, sums
-    if columns is not None:
-        plan(columns)(*tensors)
-        return gradient, sums
     of_grad = grad_pooled.dtype, stride_n, stride_d, aligned(grad_pooled)
     key = ("gradient", *_key(projection, kernel_sizes), *of_grad)
-    planned(key, lambda: plan(_columns("gradient", plan, tensors)))(*tensors)
+    choose = partial(_columns, "gradient", projection)
+    autotune.launch(key, (projection, grad_pooled, gradient, sums), plan, choose, columns)
     return gradient, sums
 
 
@@ -103,20 +97,14 @@ def _key(projection: Tensor, kernel_sizes: KernelSizes | None) -> tuple[object, 
         aligned(projection),
         kernel_sizes,
         packed_halves.allowed(),
-        autotune.enabled(),
     )
 
 
-def _columns(name: str, plan: Callable[[Columns], Plan], tensors: tuple[Tensor, ...]) -> Columns:
+def _columns(name: str, projection: Tensor, run: Callable[[Columns], None]) -> Columns:
     """What dispatch chooses for a projection, or autotuning where it is on."""
-    projection = tensors[0]
     n, height, width, d = projection.shape
     default = columns_of(n, d, projection.dtype, gpu_of(projection))
     key = (name, *tile_key(n, 1, d, height, width, projection.dtype))
-
-    def run(columns: Columns) -> None:
-        plan(columns)(*tensors)
-
     return autotune.best(key, default, columns_candidates, run, projection.device)
 
 
