@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,19 +23,20 @@ if not __package__:  # run as a file, from whatever folder: the packages are bes
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.console import set_up_console
-from experiments.data.catalog import DataOptions
-from experiments.data.dataset import DataError
+from experiments.data.catalog import DataOptions, readable
+from experiments.data.dataset import DataError, ProductDataset
 from experiments.data.embedded import write_scenario
+from experiments.data.folder import load_folder
 from experiments.data.own_output import mark_output
-from experiments.finetuning.options import Finetuning, parse_finetuning
-from experiments.finetuning.outcome import Finetuned
-from experiments.finetuning.photos import PhotoCounts, load_own_photos
+from experiments.methods import METHODS
 from experiments.networks.model import ModelError
 from experiments.networks.weights import WeightsError
 from experiments.outputs import OutputError, check_file, check_folder, missing_packages
-from experiments.report.stored import FACTS_FILE, REPORT_FILE
+from experiments.report.run import FINETUNED_FILE, REPORT_FILE, next_commands
+from experiments.results import Result, model_folder
 from experiments.storage import CheckpointError, save_json
 from experiments.study.cells import Cell, run_cell
+from experiments.study.finetuning import Finetuning, parse_finetuning
 from experiments.training.device import Compute, resolve_compute, share_cores
 from experiments.training.distributed import led_by_first_process
 from experiments.training.photos import Photos
@@ -61,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.error("error: %s", error)
         return 2
     try:
-        finetuned = finetune(options, compute, workers)
-        save_json(finetuned.facts(), options.output / FACTS_FILE)
+        result = finetune(options, compute, workers)
     except (DataError, ImageError, WeightsError, ModelError, CheckpointError) as error:
         logger.error("error: %s", error)
         return 1
@@ -74,12 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.error("  %s", options.command)
         return 130
     failed = _write_report(options.output)  # first: nobody may be there any more to read the rest
-    print(finetuned.in_words())
+    print(_in_words(result, options.output))
     return 1 if failed else 0
 
 
-def finetune(options: Finetuning, compute: Compute, workers: int) -> Finetuned:
-    """Train and test a classifier, or read what an earlier run stored.
+def finetune(options: Finetuning, compute: Compute, workers: int) -> Result:
+    """Train and test a classifier, or read what an earlier run stored; store what the report says.
 
     Raises:
         DataError: the photos cannot be used.
@@ -89,36 +90,47 @@ def finetune(options: Finetuning, compute: Compute, workers: int) -> Finetuned:
         OutputError: the disk has no room for what is stored.
     """
     mark_output(options.output)
-    folder = _photos_folder(options)
-    dataset = load_own_photos(
-        folder,
-        validation_fraction=options.validation_fraction,
-        test_fraction=options.test_fraction,
-        seed=options.split_seed,
-        skip_bad_images=options.skip_bad_images,
-    )
-    counts = PhotoCounts.of(dataset)
+    dataset = load_own_photos(_photos_folder(options), options)
+    counts = Counter(sample.label for sample in dataset.train)
     recipe = replace(
         options.recipe.for_backbone(options.backbone),
-        balanced=options.balanced(counts.imbalance),
+        balanced=options.balanced(max(counts.values()) / min(counts.values())),
     )
-    notes = _notes(counts, balanced=recipe.balanced)
+    notes = _notes(dataset, balanced=recipe.balanced)
     logger.info("%s", "\n".join(notes))
     cell = Cell(
-        dataset=dataset,
+        dataset=replace(dataset, notes=(*notes, *dataset.notes)),
         method=options.method,
         seed=options.seed,
         backbone=options.backbone,
         weights=_weights(options, compute, workers),
         recipe=recipe,
         compute=compute,
+        command=options.command,
     )
 
     def photos() -> Photos:
         return Photos.load(dataset, recipe, cell.network.preprocessing)
 
     result = run_cell(cell, photos, options.output, workers)
-    return Finetuned(options, folder, counts, cell, result, (*notes, *dataset.notes))
+    save_json({"result": result.name}, options.output / FINETUNED_FILE)
+    return result
+
+
+def load_own_photos(root: Path, options: Finetuning) -> ProductDataset:
+    """Read the photos below `root`, split as `options` say, and see that all can be decoded.
+
+    Raises:
+        DataError: the folder cannot be used (see `load_folder`), photos cannot be read, or, with
+            `skip_bad_images`, too few are left.
+    """
+    dataset = load_folder(
+        root,
+        validation_fraction=options.validation_fraction,
+        test_fraction=options.test_fraction,
+        seed=options.split_seed,
+    )
+    return readable(dataset, skip=options.skip_bad_images)
 
 
 def _photos_folder(options: Finetuning) -> Path:
@@ -128,20 +140,36 @@ def _photos_folder(options: Finetuning) -> Path:
     return write_scenario(_EMBEDDED_SCENARIO, options.output / "embedded", image_size=size)
 
 
-def _notes(counts: PhotoCounts, *, balanced: bool) -> list[str]:
-    fewest, most = counts.range_of_train
+def _notes(dataset: ProductDataset, *, balanced: bool) -> list[str]:
+    counts = Counter(sample.label for sample in dataset.train)
+    fewest, most = min(counts.values()), max(counts.values())
     each = f"{fewest} to {most} a class" if fewest < most else f"{most} a class"
     drawn = "every class is drawn equally often" if balanced else "photos are drawn as they are"
-    notes = [f"{counts.train} training photos of {len(counts.by_class)} classes, {each}: {drawn}."]
-    untested = [name for name, (_, _, test) in counts.by_class.items() if not test]
+    classes = dataset.classes
+    notes = [f"{len(dataset.train)} training photos of {len(classes)} classes, {each}: {drawn}."]
+    tested = {sample.label for sample in dataset.test}
+    untested = [name for label, name in enumerate(classes) if label not in tested]
     if untested:
         notes.append(
             f"{len(untested)} classes have no test photo, so the test says nothing about them: "
             f"{', '.join(untested)}."
         )
-    if not counts.validation:
+    if not dataset.validation:
         notes.append("No photos are held out for validation, so the last epoch is kept.")
     return notes
+
+
+def _in_words(result: Result, output: Path) -> str:
+    """Return the accuracy, where the model is, and how to go on."""
+    low, high = result.interval
+    lines = [
+        f"{METHODS[result.method].title}: {100 * result.accuracy:.1f} % of {len(result.labels)} "
+        f"test photos recognised (95 % interval {100 * low:.1f} to {100 * high:.1f} %)",
+        f"model: {model_folder(result.path.absolute())}",
+        "go on with:",
+        *(f"  {command}" for command in next_commands(result, output)),
+    ]
+    return "\n".join(lines)
 
 
 def _weights(options: Finetuning, compute: Compute, workers: int) -> Path | None:
@@ -164,7 +192,7 @@ def _workers(options: Finetuning, compute: Compute) -> int:
 def _check_output(output: Path) -> None:
     """See before anything is computed that it can be written, and say what the report lacks."""
     check_folder(output / "cells", "--output")
-    for name in (FACTS_FILE, REPORT_FILE):
+    for name in (FINETUNED_FILE, REPORT_FILE):
         check_file(output / name, "--output")
     missing = missing_packages(["jinja2", "matplotlib"])
     if missing:
@@ -178,7 +206,7 @@ def _check_output(output: Path) -> None:
 def _write_report(output: Path) -> bool:
     """Write the report; return whether that failed, which costs nothing of what is computed."""
     try:
-        from experiments.report.html import IncompleteReportError, write_report
+        from experiments.report.page import IncompleteReportError, write_report
     except ImportError as error:
         logger.error("no report: %s; install what it needs and run this command again", error)
         return False

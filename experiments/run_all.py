@@ -34,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study that `arguments` (default: the command line) describe."""
     set_up_console()
     preset, study = parse_study(sys.argv[1:] if arguments is None else arguments)
+    again = command(preset, study)
     try:
-        runner = Runner(study, study.report or study.output / preset)
+        runner = Runner(study, study.report or study.output / preset, again)
     except ValueError as error:
         logging.error("error: %s", error)
         return 2
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         logging.error("interrupted: the same command goes on where it stopped")
-        logging.error("  %s", command(preset, study))
+        logging.error("  %s", again)
         return 130
     print(table)
     logging.info("written to %s", ", ".join(map(str, runner.written)))

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from experiments.methods import METHODS
 from experiments.networks.model import new_classifier
-from experiments.study.methods import METHODS
 from lca_fused import Classifier
 from lca_fused.backbones import find_backbone
 from tests.products import COLOURS

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.checksum import content_digests
+from experiments.data.folder import load_folder
+from experiments.methods import parse_rows
 from experiments.networks.model import new_classifier
-from experiments.study.cells import model_folder
+from experiments.results import Entry, Result, model_folder
 from experiments.training.recipe import Recipe
 from lca_fused.backbones import find_backbone
 from tests.products import COLOURS
@@ -37,13 +40,21 @@ def settings(method: str, seed: int = 0, dataset: str = "folder/photos", **recip
     }
 
 
-def result(labels: list[int], predicted: list[int], cell_settings: dict, **more: Any) -> dict:
-    """A cell's stored result."""
-    right = sum(p == y for p, y in zip(predicted, labels, strict=True))
+def result(
+    labels: list[int], predicted: list[int], cell_settings: dict, photos: Path | None = None, **more
+) -> dict:
+    """A cell's stored result, on the photos of a folder, or on photos that are gone."""
     return {
-        "accuracy": right / len(labels),
+        "command": "run_all.py folder",
+        "settings": cell_settings,
         "labels": labels,
         "top5": [[p] for p in predicted],
+        "classes": list(CLASSES),
+        "trained_on": [6] * len(CLASSES),
+        "folder": "/gone/photos",
+        "images": [f"{k}.png" for k in range(len(labels))],
+        "contents": ["0"] * len(labels),
+        "notes": [],
         "best_epoch": 2,
         "history": [
             {
@@ -54,11 +65,37 @@ def result(labels: list[int], predicted: list[int], cell_settings: dict, **more:
             }
             for epoch in (1, 2, 3)
         ],
-        "settings": cell_settings,
         "seconds": 75.0,
+        "device": "AMD EPYC",
         "versions": {"torch": "2.9.0"},
+        **({} if photos is None else of_folder(photos)),
         **more,
     }
+
+
+def of_folder(photos: Path, **options: Any) -> dict:
+    """What a result says of its photos."""
+    test = [sample.path for sample in load_folder(photos, **options).test]
+    return {
+        "folder": str(photos),
+        "images": [path.relative_to(photos).as_posix() for path in test],
+        "contents": content_digests(test),
+    }
+
+
+def outcome(right: Any, seed: int | None = 0, path: str = "lca.json", **more: Any) -> Result:
+    """The result of a cell that gets the given test photos right, half of them of class 0."""
+    labels = np.arange(len(right)) * 2 // len(right)
+    made_of = {"dataset": "data", "method": "lca", "seed": seed}
+    predicted = np.where(right, labels, 1 - labels).tolist()
+    stored = result(labels.tolist(), predicted, made_of) | more
+    return Result(Path(path), **stored)
+
+
+def entry(*results: Result, **more: Any) -> Entry:
+    """An entry of a table."""
+    (row,) = parse_rows(["lca"], "embedded")
+    return Entry(row, "data", results, **more)
 
 
 def labels_of_folder() -> list[int]:
@@ -96,7 +133,7 @@ def write_model(cell: Path, head: str = "lca", classes: tuple[str, ...] = CLASSE
     return folder
 
 
-def write_study(run: Path) -> Path:
+def write_study(run: Path, photos: Path | None = None) -> Path:
     """Write three rows, two of them of two seeds, one with a model, on the photos of a folder."""
     labels = labels_of_folder()
     rng = np.random.default_rng(0)
@@ -104,9 +141,8 @@ def write_study(run: Path) -> Path:
         for seed in seeds:
             positions = rng.choice(len(labels), 3 - seed, replace=False)
             mistakes = [(int(p), (labels[p] + 1) % len(CLASSES)) for p in positions]
-            stored = result(labels, with_mistakes(labels, *mistakes), settings(method, seed))
-            stored["classes"] = list(CLASSES)
-            path = write_cell(run, stored)
+            predicted = with_mistakes(labels, *mistakes)
+            path = write_cell(run, result(labels, predicted, settings(method, seed), photos))
             if (method, seed) == ("lca", 0):
                 write_model(path)
     return run

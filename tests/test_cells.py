@@ -159,7 +159,7 @@ def test_finished_matching_is_kept_until_its_result_is_stored(cell, tmp_path, mo
     matching, output = replace(cell, method="sift"), tmp_path / "runs"
     scores = output / "keypoints"
     with monkeypatch.context() as patched:
-        patched.setattr(cells, "save_json", full)
+        patched.setattr(cells.Result, "save", full)
         with pytest.raises(OSError, match="no space"):
             run_cell(matching, pytest.fail, output, workers=0)
     assert list(scores.glob("sift-scores-*.npz"))

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.data.catalog import CATALOG, SOURCES, DataOptions, load_dataset
 from experiments.data.dataset import DataError, DataNotGivenError
-from experiments.study.paper import PAPER_DATASETS
+from experiments.paper import PAPER_DATASETS
 
 NEED_PHOTOS = [name for name in CATALOG if not name.startswith("embedded/")]
 

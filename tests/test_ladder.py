@@ -1,24 +1,22 @@
 import numpy as np
 import pytest
 
-from experiments.study.paper import PAPER_BACKBONE, PAPER_ROWS
-from experiments.study.rows import parse_rows
-from experiments.table.entry import Entry, NotRun, Run
-from experiments.table.ladder import difference, in_short, in_words, steps
+from experiments.methods import parse_rows
+from experiments.paper import PAPER_BACKBONE, PAPER_ROWS
+from experiments.report.table import in_short, in_words
+from experiments.results import Entry, NotRun, Result, difference, steps
+from tests.stored_runs import entry, outcome
 
-LABELS = np.zeros(100, np.int64)
 
-
-def run(correct: int, seed: int | None = 0) -> Run:
-    """A run that gets the first `correct` of 100 photos right."""
-    return Run(correct / 100, LABELS, np.arange(100) < correct, seed)
+def run(correct: int, seed: int | None = 0) -> Result:
+    """A result that gets the first `correct` of 100 photos right."""
+    return outcome(np.arange(100) < correct, seed)
 
 
 def gain(before: Entry, after: Entry):
     rows = parse_rows(["gap", "lca"], "resnet50")
     (step,) = steps(rows)
-    table = {("gap", "data"): before, ("lca", "data"): after}
-    return step, difference(step, "data", table)
+    return step, difference(before, after)
 
 
 def pairs(names, backbone="resnet50"):
@@ -47,19 +45,19 @@ def test_the_papers_ladder_has_a_step_for_each_of_its_tricks():
 
 
 def test_runs_of_equal_seeds_are_paired_in_any_order():
-    before = Entry((run(50, seed=0), run(70, seed=1)))
-    after = Entry((run(75, seed=1), run(90, seed=2)))
+    before = entry(run(50, seed=0), run(70, seed=1))
+    after = entry(run(75, seed=1), run(90, seed=2))
     _, found = gain(before, after)
     assert found.seeds == 1
     assert found.estimate == pytest.approx(0.05)
 
 
 def test_without_a_common_seed_nothing_is_compared():
-    _, found = gain(Entry((run(50, seed=0),)), Entry((run(50, seed=1),)))
+    _, found = gain(entry(run(50, seed=0)), entry(run(50, seed=1)))
     assert found is None
     assert in_short(found) == "not run"
-    missing = Entry(not_run=NotRun("no photos", "give some"))
-    assert gain(missing, Entry((run(50),)))[1] is None
+    missing = entry(not_run=NotRun("no photos", "give some"))
+    assert gain(missing, entry(run(50)))[1] is None
 
 
 @pytest.mark.parametrize(
@@ -71,7 +69,7 @@ def test_without_a_common_seed_nothing_is_compared():
     ],
 )
 def test_the_sentence_says_whether_it_helped(before, after, verdict):
-    step, found = gain(Entry((run(before),)), Entry((run(after),)))
+    step, found = gain(entry(run(before)), entry(run(after)))
     sentence = in_words(step, "data", found)
     assert sentence.startswith(f"{verdict} against global average pooling (95 % interval ")
     assert "one seed" in sentence
@@ -80,7 +78,7 @@ def test_the_sentence_says_whether_it_helped(before, after, verdict):
 
 @pytest.mark.parametrize(("before", "after"), [(95, 100), (100, 95)])
 def test_the_sentence_never_contradicts_its_p_value(before, after):
-    step, found = gain(Entry((run(before),)), Entry((run(after),)))
+    step, found = gain(entry(run(before)), entry(run(after)))
     assert found.low > 0 or found.high < 0, "the interval alone would tell it from chance"
     assert found.p_value == pytest.approx(2 * 0.5**5), "five coins"
     sentence = in_words(step, "data", found)
@@ -89,7 +87,7 @@ def test_the_sentence_never_contradicts_its_p_value(before, after):
 
 
 def test_p_values_are_printed_to_two_digits_but_never_as_zero():
-    _, large = gain(Entry((run(50),)), Entry((run(51),)))
-    _, tiny = gain(Entry((run(0),)), Entry((run(100),)))
+    _, large = gain(entry(run(50)), entry(run(51)))
+    _, tiny = gain(entry(run(0)), entry(run(100)))
     assert "p = 1)" in in_short(large)
     assert "p < 0.001)" in in_short(tiny)

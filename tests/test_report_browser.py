@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.report.html import write_report
+from experiments.report.page import write_report
 from tests.products import write_photos
 from tests.stored_runs import (
     labels_of_folder,
@@ -52,13 +52,14 @@ addEventListener("load", () => {
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
-    run = write_study(folder / "run")
+    photos = write_photos(folder / "photos")
+    run = write_study(folder / "run", photos)
     labels = labels_of_folder() * 3
     long_names = [f"{'A-very-long-name-' * 4}{k}" for k in range(40)]
     stored = result(labels, with_mistakes(labels, (0, 30), (1, 31), (2, 39)), settings("gap"))
     stored["settings"]["dataset"] = "folder/of-products-with-long-names"
-    write_cell(run, stored | {"classes": long_names})
-    return write_report(run, write_photos(folder / "photos"))
+    write_cell(run, stored | {"classes": long_names, "trained_on": [1] * 40})
+    return write_report(run)
 
 
 def browse(profile: Path, page: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -1,8 +1,7 @@
 import pytest
 
-from experiments.study.methods import METHODS, Method
-from experiments.study.paper import PAPER_BACKBONE, PAPER_ROWS, PAPER_TABLE, counterpart
-from experiments.study.rows import parse_rows
+from experiments.methods import METHODS, Method, parse_rows
+from experiments.paper import PAPER_BACKBONE, PAPER_ROWS, PAPER_TABLE, counterpart
 
 
 def beside(names, backbone):

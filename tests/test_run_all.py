@@ -17,13 +17,12 @@ from PIL import Image
 from experiments.data.catalog import DataOptions
 from experiments.data.folder import load_folder
 from experiments.download import DownloadError
+from experiments.methods import parse_rows
 from experiments.networks import backbones, weights
+from experiments.paper import PAPER_DATASETS, PAPER_ROWS
 from experiments.run_all import main
 from experiments.study import cells, runner
-from experiments.study.digests import backbone_file
 from experiments.study.options import PRESETS, parse_study
-from experiments.study.paper import PAPER_DATASETS, PAPER_ROWS
-from experiments.study.rows import parse_rows
 from experiments.training import pretraining
 from experiments.training.device import Compute
 from experiments.training.trainer import Trainer
@@ -96,12 +95,10 @@ def test_another_recipe_is_another_cell_and_keeps_the_first(arguments, tmp_path)
     assert len(cells) == 2
 
 
-def test_cell_holds_predictions_and_model_that_reproduce_its_accuracy(arguments, tmp_path):
+def test_cell_holds_predictions_and_the_model_that_made_them(arguments, tmp_path):
     main([*arguments, "--methods", "lca", "--seeds", "0"])
     (path,) = (tmp_path / "runs" / "cells").rglob("lca-seed0-*.json")
     cell = json.loads(path.read_text())
-    right = [top[0] == label for top, label in zip(cell["top5"], cell["labels"], strict=True)]
-    assert sum(right) / len(right) == cell["accuracy"]
     assert cell["classes"] == sorted(COLOURS)
     photos = [tmp_path / "photos" / image for image in cell["images"]]
     assert [cell["classes"].index(photo.parent.name) for photo in photos] == cell["labels"]
@@ -110,6 +107,8 @@ def test_cell_holds_predictions_and_model_that_reproduce_its_accuracy(arguments,
     model = load_classifier(path.with_suffix(".model"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert cell["peak_bytes"] > 3 * 4 * parameters, "weights, gradients and momentum"
+    right = [top[0] == label for top, label in zip(cell["top5"], cell["labels"], strict=True)]
+    assert model.description.accuracy["test"] == sum(right) / len(right)
     names = [prediction.name for prediction in model.predict(photos)]
     assert names == [cell["classes"][top[0]] for top in cell["top5"]]
     assert not list(path.parent.glob("*.checkpoint.pt")), "a finished cell needs no checkpoint"
@@ -127,16 +126,6 @@ def test_a_result_is_kept_where_its_memory_cannot_be_measured(arguments, tmp_pat
     table = json.loads((tmp_path / "runs" / "folder.json").read_text())
     assert table["cost"][0]["peak_bytes"] is None
     assert table["cost"][0]["images_per_second"] > 0
-
-
-def test_a_damaged_result_is_named_and_the_other_cells_are_shown(arguments, tmp_path, caplog):
-    arguments += ["--methods", "gap", "lca", "--seeds", "0"]
-    assert main(arguments) == 0
-    (result,) = (tmp_path / "runs" / "cells").rglob("gap-*.json")
-    result.write_text("{")
-    assert main(arguments) == 1
-    assert f"{result} is no stored result" in caplog.text
-    assert len(entries(tmp_path / "runs")["lca"]["accuracies"]) == 1
 
 
 @pytest.mark.slow
@@ -170,7 +159,9 @@ def table_without_times(runs: Path) -> dict:
 
 
 def newest(runs: Path) -> int:
-    saved = [*runs.rglob("*.checkpoint.pt"), *runs.rglob("cells/**/*.json")]
+    # Not rglob: it fails where a folder is removed meanwhile.
+    files = [Path(folder, name) for folder, _, names in os.walk(runs / "cells") for name in names]
+    saved = [path for path in files if path.name.endswith((".checkpoint.pt", ".json"))]
     return max((path.stat().st_mtime_ns for path in saved if path.exists()), default=0)
 
 
@@ -185,15 +176,6 @@ def test_missing_folder_is_an_error_that_names_it(arguments, tmp_path, caplog):
     missing = str(tmp_path / "nowhere")
     assert main([*arguments, "--data-root", missing]) == 1
     assert missing in caplog.text
-
-
-def test_data_root_of_one_data_set_does_not_stop_the_others(arguments, tmp_path):
-    arguments += ["--methods", "gap", "--datasets", "grocery-store/one-shot", "folder"]
-    assert main(arguments) == 1
-    table = json.loads((tmp_path / "runs" / "folder.json").read_text())
-    grocery, folder = table["entries"]
-    assert grocery["not_run"]
-    assert len(folder["accuracies"]) == 2
 
 
 def test_whatever_one_row_or_data_set_fails_with_the_others_are_run(
@@ -316,15 +298,16 @@ def test_weights_of_another_network_are_refused_and_matching_still_runs(
     assert "does not hold weights of embedded" in rows["lca"]["not_run"]
 
 
-def test_unreadable_checkpoint_is_named_and_the_other_cells_run(arguments, tmp_path, caplog):
+@pytest.mark.parametrize("suffix", [".json", ".checkpoint.pt"])
+def test_a_damaged_file_is_named_and_the_other_cells_run(arguments, tmp_path, caplog, suffix):
     arguments += ["--methods", "gap", "lca", "--seeds", "0"]
     assert main(arguments) == 0
     (result,) = (tmp_path / "runs" / "cells").rglob("gap-*.json")
     result.unlink()
-    checkpoint = result.with_suffix(".checkpoint.pt")
-    checkpoint.write_bytes(b"not a checkpoint")
+    damaged = result.with_suffix(suffix)
+    damaged.write_bytes(b"{")
     assert main(arguments) == 1
-    assert str(checkpoint) in caplog.text
+    assert f"{damaged} " in caplog.text
     assert len(entries(tmp_path / "runs")["lca"]["accuracies"]) == 1
 
 
@@ -441,7 +424,7 @@ def test_stored_cells_are_found_by_the_backbone_that_was_pretrained_for_them(
     photos = load_folder(write_photos(tmp_path / "pretraining"))
     monkeypatch.setattr(pretraining, "load_scenario", lambda *_, **__: photos)
     monkeypatch.setattr(pretraining, "is_rendered", lambda *_, **__: True)
-    pretrained = backbone_file(runs, photos, pretraining.PRETRAINING, torch.float32)
+    pretrained = pretraining.backbone_file(runs, photos, pretraining.PRETRAINING, torch.float32)
     runs.mkdir()
     write_weights(pretrained)
     options = DataOptions(root=None, cache=runs / "embedded", image_size=32)
@@ -516,20 +499,6 @@ def test_the_papers_table_is_filled_where_data_and_weights_are(
     assert "not run: no weights [" in printed
     assert "The maximum-entropy loss" in printed
     assert "points against LCA, resnext101-32x8d-wsl" in printed
-
-
-def test_weights_that_were_given_and_cannot_be_used_are_an_error(
-    small_paper, capg_gp, tmp_path, caplog
-):
-    arguments = [*small_paper[0], *capg_gp, "--methods", "lca", "--weights"]
-    assert main([*arguments, f"resnext101-32x8d-wsl={tmp_path / 'nowhere.pth'}"]) == 1
-    assert "nowhere.pth" in caplog.text
-
-
-def test_a_file_for_one_of_several_backbones_must_say_which(small_paper, caplog):
-    arguments, _ = small_paper
-    assert main([*arguments, "--weights", "net.pth"]) == 2
-    assert "resnext101-32x8d-wsl=net.pth" in caplog.text
 
 
 def test_an_unreachable_server_is_asked_once_for_each_file(small_paper, capg_gp, monkeypatch):

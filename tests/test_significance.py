@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import stdtrit
 
-from experiments.table import significance
-from experiments.table.significance import (
+from experiments import significance
+from experiments.significance import (
     class_accuracies,
     mcnemar,
     paired_difference,

@@ -6,38 +6,44 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.data.dataset import ProductDataset
-from experiments.study.rows import parse_rows
-from experiments.table import plots
-from experiments.table.entry import Entry, NotRun, Run
-from experiments.table.json_report import to_json
-from experiments.table.markdown import to_markdown
-from experiments.table.paper_table import paper_table
-from experiments.table.plots import save_ladder
+from experiments.methods import parse_rows
+from experiments.report.figures import draw_ladder, save_ladder
+from experiments.report.table import paper_table, read_table, to_json, to_markdown
+from experiments.results import NotRun, Result, Table
+from tests.stored_runs import entry, outcome
 
 ROWS = parse_rows(["sift", "gap", "lca"], "embedded")
 DATASETS = ["embedded/one-shot", "folder"]
-LABELS = np.repeat([0, 1], 10)
+ONE_SHOT = DATASETS[0]
+MISSING = dict.fromkeys(DATASETS, NotRun("no photos", "no photos were given; give some"))
 
 
-def run(accuracy: float, seed: int = 0, rate: float | None = None, peak: int | None = None) -> Run:
-    """A run that gets the first photos of 20 right: those of class 0 first."""
+def run(accuracy: float, seed: int = 0, rate: float | None = None, **more) -> Result:
+    """A result that gets the first photos of 20 right: those of class 0 first."""
     right = np.arange(20) < round(20 * accuracy)
-    return Run(accuracy, LABELS, right, seed, rate, peak)
+    return outcome(right, seed, images_per_second=rate, **more)
 
 
-def table():
-    missing = Entry(not_run=NotRun("no photos", "no photos were given; give some"))
-    full = {(row.name, dataset): missing for row in ROWS for dataset in DATASETS}
-    full["lca", "embedded/one-shot"] = Entry(
-        (run(0.5), run(0.6, 1, 30.0, 3 * 2**20), run(0.7, 2, 10.0))
-    )
-    full["gap", "embedded/one-shot"] = Entry((run(0.5),))
-    return full
+def table(description=None, **results) -> Table:
+    """A table without results but those of the rows given on the first data set."""
+    made = Table.empty(ROWS, DATASETS, description or {}, MISSING)
+    results = {
+        "lca": (run(0.5), run(0.6, 1, 30.0, peak_bytes=3 * 2**20), run(0.7, 2, 10.0)),
+        "gap": (run(0.5),),
+    } | results
+    for row in ROWS:
+        if row.name in results:
+            fill(made, row.name, ONE_SHOT, *results[row.name])
+    return made
+
+
+def fill(made: Table, name: str, dataset: str, *results: Result) -> None:
+    empty = made.entries[name, dataset]
+    made.entries[name, dataset] = replace(empty, results=results, not_run=None)
 
 
 def markdown(description=None) -> str:
-    return to_markdown(table(), ROWS, DATASETS, description or {})
+    return to_markdown(table(description))
 
 
 def line(text: str, start: str) -> str:
@@ -46,19 +52,23 @@ def line(text: str, start: str) -> str:
 
 def test_interval_is_students_t_over_seeds():
     # t(0.975, 2 degrees) = 4.303, deviation 10 points, sqrt(3) = 1.732
-    entry = table()["lca", "embedded/one-shot"]
-    assert entry.mean == pytest.approx(60)
-    assert entry.half_width == pytest.approx(4.30265 * 10 / 3**0.5, rel=1e-5)
-    assert entry.interval == pytest.approx((60 - entry.half_width, 60 + entry.half_width))
+    lca = table().entries["lca", ONE_SHOT]
+    assert lca.mean == pytest.approx(60)
+    assert lca.half_width == pytest.approx(4.30265 * 10 / 3**0.5, rel=1e-5)
+    assert lca.interval == pytest.approx((60 - lca.half_width, 60 + lca.half_width))
+
+
+def test_interval_ends_at_100():
+    assert entry(run(1.0), run(0.9, 1)).interval[1] == 100
 
 
 def test_one_seed_has_the_interval_of_its_photos():
-    entry = Entry((run(0.5),))
-    assert entry.half_width is None
-    low, high = entry.interval
+    one = entry(run(0.5))
+    assert one.half_width is None
+    low, high = one.interval
     assert low == pytest.approx(29.9, abs=0.05)  # Wilson's for 10 of 20
     assert high == pytest.approx(70.1, abs=0.05)
-    assert str(entry) == "50.0 (29.9 to 70.1, n=1)"
+    assert str(one) == "50.0 (29.9 to 70.1, n=1)"
 
 
 def test_markdown_shows_ours_the_papers_and_why_something_was_not_run():
@@ -88,27 +98,21 @@ def test_markdown_shows_what_training_costs():
 
 
 def test_what_was_trained_on_other_devices_is_told():
-    full, place = table(), "embedded/one-shot"
-    assert "Trained on" not in to_markdown(full, ROWS, DATASETS, {}), "earlier versions' results"
-    full["lca", place] = Entry((replace(run(0.5), device="NVIDIA H200"),))
-    text = to_markdown(full, ROWS, DATASETS, {})
-    assert "Trained on NVIDIA H200." in text
-    full["gap", place] = Entry((replace(run(0.5), device="AMD EPYC"),))
-    text = to_markdown(full, ROWS, DATASETS, {})
-    assert "do not compare. AMD EPYC: global average pooling; NVIDIA H200: LCA." in text
-    costs = to_json(full, ROWS, DATASETS, {}, {})["cost"]
-    devices = {cost["method"]: cost["devices"] for cost in costs if cost["dataset"] == place}
+    cpu, gpu = (run(0.5, device=name) for name in ("AMD EPYC", "NVIDIA H200"))
+    assert "Trained on AMD EPYC." in to_markdown(table(lca=(cpu,), gap=(cpu,)))
+    both = table(lca=(gpu,), gap=(cpu,))
+    said = "do not compare. AMD EPYC: global average pooling; NVIDIA H200: LCA."
+    assert said in to_markdown(both)
+    costs = to_json(both)["cost"]
+    devices = {cost["method"]: cost["devices"] for cost in costs if cost["dataset"] == ONE_SHOT}
     assert devices == {"lca": ["NVIDIA H200"], "gap": ["AMD EPYC"]}
 
 
 def test_json_holds_every_entry_and_survives_a_round_trip():
-    loaded = ProductDataset("embedded/one-shot", ("apple", "lime", "plum"), (), (), ())
-    made = to_json(table(), ROWS, DATASETS, {}, {"embedded/one-shot": loaded})
-    value = json.loads(json.dumps(made))
-    assert value["stored_as"] == {"embedded/one-shot": "embedded/one-shot"}
+    value = json.loads(json.dumps(to_json(table())))
     entries = {(entry["method"], entry["dataset"]): entry for entry in value["entries"]}
     assert len(entries) == len(ROWS) * len(DATASETS)
-    lca = entries["lca", "embedded/one-shot"]
+    lca = entries["lca", ONE_SHOT]
     assert lca["accuracies"] == [0.5, 0.6, 0.7]
     assert lca["seeds"] == [0, 1, 2]
     assert lca["paper_percent"] == 90.4
@@ -120,21 +124,18 @@ def test_json_holds_every_entry_and_survives_a_round_trip():
     assert (difference["method"], difference["against"]) == ("lca", "gap")
     assert len(difference["seed_p_values"]) == 1
     peaks = {(cost["method"], cost["dataset"]): cost["peak_bytes"] for cost in value["cost"]}
-    assert peaks["lca", "embedded/one-shot"] == 3 * 2**20
-    assert peaks["gap", "embedded/one-shot"] is None
+    assert peaks["lca", ONE_SHOT] == 3 * 2**20
+    assert peaks["gap", ONE_SHOT] is None
 
 
-def test_results_stored_by_earlier_versions_are_read():
-    stored = {
-        "accuracy": 0.5,
-        "labels": [0, 1],
-        "top5": [[0, 1], [0, 1]],
-        "settings": {"method": "sift"},
-    }
-    read = Run.of_cell(stored)
-    assert read.right.tolist() == [True, False]
-    assert read.seed is None
-    assert read.images_per_second is None
+def test_the_table_is_read_back_with_the_results_it_names():
+    only = run(0.5, path="only.json")
+    made = table(lca=(only,), gap=())
+    read = read_table(to_json(made), {only.name: only, "another": run(0.7)})
+    assert read.rows == ROWS
+    assert read.entries["lca", ONE_SHOT].results == (only,)
+    assert read.entries["sift", "folder"].not_run.reason == "no photos were given; give some"
+    assert to_json(read) == to_json(made)
 
 
 def test_the_papers_table_stands_complete_where_nothing_was_run():
@@ -150,29 +151,27 @@ def test_the_papers_table_stands_complete_where_nothing_was_run():
 
 
 def test_the_ladder_shows_means_intervals_and_the_papers_figures():
-    axes = Figure().subplots()
-    plots._draw(axes, table(), ROWS, "embedded/one-shot")
-    (bars,) = axes.containers
-    marks, _, (spans,) = bars.lines
-    assert marks.get_xdata().tolist() == [50, 60]
-    assert marks.get_ydata().tolist() == [1, 2], "the places of gap and lca"
-    entry = table()["lca", "embedded/one-shot"]
-    assert spans.get_segments()[1][:, 0].tolist() == pytest.approx(entry.interval)
-    papers = next(drawn for drawn in axes.lines if drawn.get_label() == "the paper")
-    assert list(papers.get_xdata()) == [84.7, 83.9, 90.4]
+    axes, column = Figure().subplots(), table().column(ONE_SHOT)
+    draw_ladder(axes, column, [84.7, None, 90.4])
+    spans = [collection.get_segments()[0][:, 0].tolist() for collection in axes.collections]
+    assert spans == [pytest.approx(entry.interval) for entry in column[1:]]
+    marks = {line.get_marker(): line.get_xydata().tolist() for line in axes.lines}
+    assert marks["o"] == [[60, 2]], "the last one's mean, at its place"
+    assert marks["|"] == [[pytest.approx(x), 2] for x in (50, 60, 70)], "its seeds"
+    assert marks["D"] == [[84.7, 0], [90.4, 2]], "the paper's"
     assert [text.get_text() for text in axes.texts] == ["not run"]
 
 
 def test_the_ladder_is_a_picture_with_a_panel_for_each_data_set_with_results(tmp_path):
-    entries = table()
-    save_ladder(entries, ROWS, DATASETS, tmp_path / "one.png")
-    entries["gap", "folder"] = Entry((run(0.8),))
-    save_ladder(entries, ROWS, DATASETS, tmp_path / "two.png")
+    made = table()
+    save_ladder(made, tmp_path / "one.png")
+    fill(made, "gap", "folder", run(0.8))
+    save_ladder(made, tmp_path / "two.png")
     one, two = (Image.open(tmp_path / name) for name in ("one.png", "two.png"))
     assert one.width < two.width
     assert one.height == two.height
 
 
 def test_without_results_there_is_no_picture(tmp_path):
-    save_ladder(table(), ROWS, ["folder"], tmp_path / "none.png")
+    save_ladder(Table.empty(ROWS, DATASETS, {}, MISSING), tmp_path / "none.png")
     assert not list(tmp_path.iterdir())

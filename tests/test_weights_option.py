@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.study.rows import parse_rows
-from experiments.study.weights_option import parse_weights
+from experiments.methods import parse_rows
+from experiments.study.options import parse_weights
 
 ONE = parse_rows(["superpoint", "gap", "lca"], "resnet50")
 TWO = parse_rows(["superpoint", "gap@resnext101-32x8d", "lca"], "resnext101-32x8d-wsl")

@@ -1,7 +1,7 @@
 """Write the report of a finished run.
 
 python -m experiments.report RUN_DIR
-python -m experiments.report RUN_DIR --data-root DIR   # with photos and explanations
+python -m experiments.report RUN_DIR --data-root DIR   # where the photos were moved
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import tyro
 
 from experiments.console import set_up_console
 from experiments.outputs import OutputError, check_file
-from experiments.report.html import IncompleteReportError, write_report
-from experiments.report.stored import REPORT_FILE, RunError
+from experiments.report.page import IncompleteReportError, write_report
+from experiments.report.run import REPORT_FILE, RunError
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Options:
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """The output folder of run_all.py or finetune.py."""
     data_root: Path | None = None
-    """Folder of the photos, as the run was given it; default: the environment variable
-    LCA_DATA_ROOT. A run of finetune.py has it stored. Without the photos none are shown."""
+    """Folder that holds the photos where they were moved since; default: the environment variable
+    LCA_DATA_ROOT. Without the photos none are shown."""
     output: Path | None = None
     """File to write; default: RUN_DIR/report.html."""
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.report.confusion import confused_pairs
-from experiments.report.photos import WEBP_QUALITY, CellPhotos, webp_uri
-from experiments.report.stored import StoredCell
-from experiments.study.methods import METHODS
+from experiments.methods import METHODS
+from experiments.report.figures import WEBP_QUALITY, Chart, webp_uri
+from experiments.report.mistakes import confused_pairs
+from experiments.results import Result, model_folder
 from lca_fused import Classifier, explain, load_classifier
 from lca_fused.description import described
 from lca_fused.explain import Explanation
@@ -26,15 +27,6 @@ _CONCEPTS = 4
 
 class NoExplanationError(ValueError):
     """This cell's predictions cannot be explained; the message says why."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture of an explanation: a data URI, what it shows, and its width in pixels."""
-
-    uri: str
-    alt: str
-    width: int
 
 
 @dataclass(frozen=True)
@@ -52,12 +44,12 @@ class ExplainedPhoto:
     label: str
     predicted: str
     right: bool
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Chart, ...]
     problem: str = ""
 
 
-def explain_photos(cell: StoredCell, photos: CellPhotos, each: int) -> list[ExplainedPhoto]:
-    """Explain up to `each` wrong and as many right predictions of a cell's stored model.
+def explain_photos(result: Result, photos: Sequence[Path], each: int) -> list[ExplainedPhoto]:
+    """Explain up to `each` wrong and as many right predictions of a result's stored model.
 
     The wrong ones are of the pairs of classes that are confused most, the right ones of classes
     spread over all that there are. One that cannot be explained says why, and the others are.
@@ -65,60 +57,52 @@ def explain_photos(cell: StoredCell, photos: CellPhotos, each: int) -> list[Expl
     Raises:
         NoExplanationError: the head is not LCA, or the model's file is gone or cannot be used.
     """
-    loaded = _load_model(cell)
+    loaded = _load_model(result)
     prepared = Prepared(described(loaded).preprocessing)
-    chosen = [*_wrong(cell, each), *_right(cell, each)]
     explained: list[ExplainedPhoto] = []
-    for position in chosen:
+    for position in [*_wrong(result, each), *_right(result, each)]:
         try:
-            images = prepared(photos.test[position])[None]
+            images = prepared(photos[position])[None]
         except ImageError:  # the photo was damaged or removed after it was tested
             continue
-        label, predicted = cell.labels[position], cell.predicted[position]
-        pictures: tuple[Picture, ...] = ()
+        label, predicted = result.labels[position], result.predicted[position]
+        pictures: tuple[Chart, ...] = ()
         problem = ""
         try:
-            pictures = _pictures(loaded, images, photos.classes, label, predicted)
+            pictures = _pictures(loaded, images, result.classes, label, predicted)
         except Exception as error:  # whatever it is, the other photos are shown
-            problem = f"{photos.test[position]}: {type(error).__name__}: {error}"
-        names = photos.classes[label], photos.classes[predicted]
+            problem = f"{photos[position]}: {type(error).__name__}: {error}"
+        names = result.classes[label], result.classes[predicted]
         explained.append(ExplainedPhoto(*names, label == predicted, pictures, problem))
     return explained
 
 
-def _load_model(cell: StoredCell) -> Classifier:
-    method = METHODS.get(cell.method)
-    if method is None or method.head != "lca":
+def _load_model(result: Result) -> Classifier:
+    if METHODS[result.method].head != "lca":
         raise NoExplanationError(
             "only a score over LCA is a sum over positions and rectangles, and this row has no LCA"
         )
-    if cell.model is None:
-        raise NoExplanationError(f"the model {cell.path.with_suffix('.model')} is gone")
+    if result.model is None:
+        raise NoExplanationError(f"the model {model_folder(result.path)} is gone")
     try:
-        return load_classifier(cell.model)
+        return load_classifier(result.model)
     except ValueError as error:
         raise NoExplanationError(str(error)) from error
 
 
-def _wrong(cell: StoredCell, most: int) -> list[int]:
-    pairs = confused_pairs(cell.labels, cell.predicted, most)
+def _wrong(result: Result, most: int) -> list[int]:
+    pairs = confused_pairs(result.labels, result.predicted, most)
     first = [pair.mistakes[0][0] for pair in pairs]
-    others = [
-        position
-        for position, (label, prediction) in enumerate(
-            zip(cell.labels, cell.predicted, strict=True)
-        )
-        if label != prediction and position not in first
-    ]
-    return (first + others)[:most]
+    wrong = [position for position, right in enumerate(result.right) if not right]
+    return list(dict.fromkeys([*first, *wrong]))[:most]
 
 
-def _right(cell: StoredCell, most: int) -> list[int]:
+def _right(result: Result, most: int) -> list[int]:
     """Return the first right photo of each of some classes, spread evenly over all of them."""
     first: dict[int, int] = {}
-    for position, (label, prediction) in enumerate(zip(cell.labels, cell.predicted, strict=True)):
-        if label == prediction:
-            first.setdefault(label, position)
+    for position, right in enumerate(result.right):
+        if right:
+            first.setdefault(result.labels[position], position)
     positions = [first[label] for label in sorted(first)]
     if len(positions) <= most:
         return positions
@@ -127,7 +111,7 @@ def _right(cell: StoredCell, most: int) -> list[int]:
 
 def _pictures(
     loaded: Classifier, images: Tensor, names: Sequence[str], label: int, predicted: int
-) -> tuple[Picture, ...]:
+) -> tuple[Chart, ...]:
     pixels = described(loaded).preprocessing.photos_of(images)[0]
     taken_for = explain(loaded, images, predicted)
     pictures = [_heat_map(pixels, taken_for, names[predicted])]
@@ -137,7 +121,7 @@ def _pictures(
     return tuple(pictures)
 
 
-def _heat_map(pixels: Tensor, explanation: Explanation, name: str) -> Picture:
+def _heat_map(pixels: Tensor, explanation: Explanation, name: str) -> Chart:
     figure = Figure(figsize=(3.3, 2.9), layout="constrained")
     draw_heat_map(figure.add_subplot(), pixels, explanation, 0, class_name=name)
     strongest = explanation.positions[0].flatten().argmax().item()
@@ -150,14 +134,14 @@ def _heat_map(pixels: Tensor, explanation: Explanation, name: str) -> Picture:
     return _picture(figure, alt)
 
 
-def _concepts(pixels: Tensor, explanation: Explanation, name: str) -> Picture:
+def _concepts(pixels: Tensor, explanation: Explanation, name: str) -> Chart:
     figure = Figure(figsize=(6.2, 2.9), layout="constrained")
     concepts = draw_concepts(figure, pixels, explanation, 0, k=_CONCEPTS, class_name=name)
     alt = f"The photo and the {len(concepts)} local concepts that add most to the score of {name}."
     return _picture(figure, alt)
 
 
-def _picture(figure: Figure, alt: str) -> Picture:
+def _picture(figure: Figure, alt: str) -> Chart:
     file = io.BytesIO()
     figure.savefig(file, format="webp", dpi=_DPI, pil_kwargs={"quality": WEBP_QUALITY})
-    return Picture(webp_uri(file.getvalue()), alt, width=round(figure.get_figwidth() * 96))
+    return Chart(webp_uri(file.getvalue()), alt, width=round(figure.get_figwidth() * 96))

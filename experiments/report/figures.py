@@ -1,4 +1,4 @@
-"""The report's charts: each an SVG that follows the page into dark mode and prints in light."""
+"""The report's pictures: charts, SVG that follows the page into dark mode, and small photos."""
 
 from __future__ import annotations
 
@@ -9,14 +9,26 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
-from experiments.report.stored import Row, StoredCell
+from experiments.data.own_output import PICTURE_METADATA
+from experiments.paper import paper_accuracy, paper_dataset
+from experiments.results import Entry, Result, Table
+from experiments.storage import write_atomically
+from lca_fused.photos.reading import ImageError, read_image
+
+WEBP_QUALITY = 80
+"""Of all photos; 100 is the best."""
+
+_SIDE = 150  # px; photos are shown at most as large
 
 # Okabe and Ito's colours for any colour vision, without yellow, which white paper swallows.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -68,58 +80,93 @@ class Chart:
     width: int
 
 
-def ladder_chart(rows: Sequence[Row], paper: Sequence[float | None]) -> Chart:
+def ladder_chart(column: Sequence[Entry], paper: Sequence[float | None]) -> Chart:
     """Draw the test accuracy of each row with its 95 % interval, and the paper's.
 
     Args:
-        rows: from the bottom of the ladder, shown at the top, upwards.
+        column: the rows on one data set, each with a result; the first is shown at the top.
         paper: per cent, or None where the paper has no such row.
     """
     with _style():
-        figure = Figure(figsize=(5.6, 0.9 + 0.45 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(5.6, 0.9 + 0.45 * len(column)), layout="constrained")
         ax = figure.add_subplot()
-        for place, row in enumerate(rows):
-            _draw_row(ax, place, row)
-        beside = [(value, place) for place, value in enumerate(paper) if value is not None]
-        if beside:
-            values, places = zip(*beside, strict=True)
-            ax.plot(values, places, _PAPER_MARKER, ms=6, mfc="none", mec=_INK, ls="", label="paper")
-            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 - 0.6 / len(rows)))
-        ax.set_yticks(range(len(rows)), [textwrap.fill(row.title, 24) for row in rows])
-        ax.set_ylim(len(rows) - 0.4, -0.6)
-        ax.set_xlabel("test accuracy, %")
-        ax.grid(visible=False, axis="y")
-        described = map(_in_words, rows, paper)
+        draw_ladder(ax, column, paper)
+        if any(paper):
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 - 0.6 / len(column)))
+        described = map(_in_words, column, paper)
         return _chart(figure, f"Test accuracy: {'; '.join(described)}.")
 
 
-def _draw_row(ax: Axes, place: int, row: Row) -> None:
-    low, high = row.interval
+def save_ladder(table: Table, path: Path) -> None:
+    """Write the ladder of each data set with a result to `path`, a PNG; nothing without any."""
+    columns = {name: table.column(name) for name in table.datasets}
+    shown = {name: column for name, column in columns.items() if any(e.results for e in column)}
+    if not shown:
+        return
+    with _style():
+        size = 2.6 + 2.9 * len(shown), 1.5 + 0.36 * len(table.rows)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        for ax, (name, column) in zip(panels, shown.items(), strict=True):
+            draw_ladder(ax, column, [paper_accuracy(row, table.rows, name) for row in table.rows])
+            papers = paper_dataset(name)
+            ax.set_title(f"{name}\n(paper: {papers})" if papers else name, fontsize="medium")
+        handles = [handle for ax in panels for handle in ax.get_legend_handles_labels()[0]]
+        if handles:
+            figure.legend(handles=handles[:1], loc="outside lower right")
+        save = partial(figure.savefig, format="png", dpi=150, metadata=PICTURE_METADATA)
+        write_atomically(path, save)
+
+
+def draw_ladder(ax: Axes, column: Sequence[Entry], paper: Sequence[float | None]) -> None:
+    """Draw the rows of one data set from the top, those without a result as "not run"."""
+    for place, entry in enumerate(column):
+        _draw_row(ax, place, entry)
+    beside = [(value, place) for place, value in enumerate(paper) if value is not None]
+    if beside:
+        values, places = zip(*beside, strict=True)
+        ax.plot(values, places, _PAPER_MARKER, ms=6, mfc="none", mec=_INK, ls="", label="paper")
+    ax.set_yticks(range(len(column)), [textwrap.fill(entry.row.title, 24) for entry in column])
+    ax.set_ylim(len(column) - 0.4, -0.6)
+    ax.set_xlabel("test accuracy and its 95 % interval, %")
+    ax.grid(visible=False, axis="y")
+
+
+def _draw_row(ax: Axes, place: int, entry: Entry) -> None:
+    if not entry.results:
+        above = place - 0.2  # the paper's figure may stand in the row
+        ax.text(0.02, above, "not run", transform=ax.get_yaxis_transform(), fontsize="small")
+        return
+    low, high = entry.interval
     colour = _COLOURS[place % len(_COLOURS)]
+    several = len(entry.results) > 1
     ax.hlines(place, low, high, color=colour, lw=3, alpha=0.55)
-    if len(row.cells) > 1:
-        ax.plot(row.accuracies, [place] * len(row.cells), "|", color=colour, ms=9)
-    filled = colour if len(row.cells) > 1 else "none"
-    ax.plot([row.mean], [place], "o", ms=7, mfc=filled, mec=colour, mew=1.8)
+    if several:
+        seeds = [100 * accuracy for accuracy in entry.accuracies]
+        ax.plot(seeds, [place] * len(seeds), "|", color=colour, ms=9)
+    filled = colour if several else "none"
+    ax.plot([entry.mean], [place], "o", ms=7, mfc=filled, mec=colour, mew=1.8)
 
 
-def _in_words(row: Row, paper: float | None) -> str:
-    low, high = row.interval
+def _in_words(entry: Entry, paper: float | None) -> str:
+    low, high = entry.interval
     beside = "" if paper is None else f", paper {paper:.1f} %"
-    return f"{row.title} {row.mean:.1f} % ({low:.1f} to {high:.1f}){beside}"
+    return f"{entry.row.title} {entry.mean:.1f} % ({low:.1f} to {high:.1f}){beside}"
 
 
-def learning_curves(rows: Sequence[Row]) -> list[Chart]:
+def learning_curves(entries: Sequence[Entry]) -> list[Chart]:
     """Draw the loss, and the validation accuracy, of each epoch; nothing where none trained.
 
     Every seed has its line, every row its colour and dashes. There is no chart of the accuracy
     where no photos were held out for validation.
     """
-    trained = [row for row in rows if any(cell.history for cell in row.cells)]
+    trained = [entry for entry in entries if any(result.history for result in entry.results)]
     charts = []
     if trained:
         charts.append(_curves(trained, _draw_losses, "Loss", "loss, nats"))
-    if any(_series(cell, "validation_accuracy")[0] for row in trained for cell in row.cells):
+    if any(
+        _series(result, "validation_accuracy")[0] for entry in trained for result in entry.results
+    ):
         charts.append(
             _curves(trained, _draw_accuracy, "Validation accuracy", "validation accuracy, %")
         )
@@ -127,47 +174,49 @@ def learning_curves(rows: Sequence[Row]) -> list[Chart]:
 
 
 def _curves(
-    rows: Sequence[Row], draw: Callable[[Axes, StoredCell, int], None], what: str, label: str
+    entries: Sequence[Entry], draw: Callable[[Axes, Result, int], None], what: str, label: str
 ) -> Chart:
     with _style():
-        figure = Figure(figsize=(4.5, 3.3 + 0.2 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(4.5, 3.3 + 0.2 * len(entries)), layout="constrained")
         ax = figure.add_subplot(xlabel="epoch", ylabel=label)
-        for place, row in enumerate(rows):
-            for cell in row.cells:
-                draw(ax, cell, place)
+        for place, entry in enumerate(entries):
+            for result in entry.results:
+                draw(ax, result, place)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _add_legend(figure, ax, rows, losses=draw is _draw_losses)
-        return _chart(figure, f"{what} of each epoch. " + " ".join(map(_epochs_in_words, rows)))
+        _add_legend(figure, ax, entries, losses=draw is _draw_losses)
+        return _chart(figure, f"{what} of each epoch. " + " ".join(map(_epochs_in_words, entries)))
 
 
-def _draw_losses(ax: Axes, cell: StoredCell, place: int) -> None:
+def _draw_losses(ax: Axes, result: Result, place: int) -> None:
     colour = _COLOURS[place % len(_COLOURS)]
-    epochs, train = _series(cell, "train_loss")
+    epochs, train = _series(result, "train_loss")
     ax.plot(epochs, train, color=colour, lw=1.4, ls=_DASHES[place % len(_DASHES)])
-    epochs, validation = _series(cell, "validation_loss")
+    epochs, validation = _series(result, "validation_loss")
     ax.plot(epochs, validation, color=colour, lw=1, marker=".", ms=4, alpha=0.7)
 
 
-def _draw_accuracy(ax: Axes, cell: StoredCell, place: int) -> None:
+def _draw_accuracy(ax: Axes, result: Result, place: int) -> None:
     colour = _COLOURS[place % len(_COLOURS)]
-    epochs, accuracy = _series(cell, "validation_accuracy")
+    epochs, accuracy = _series(result, "validation_accuracy")
     percent = [100 * value for value in accuracy]
     ax.plot(epochs, percent, color=colour, lw=1.4, ls=_DASHES[place % len(_DASHES)])
-    if cell.best_epoch in epochs:
-        best = epochs.index(cell.best_epoch)
+    if result.best_epoch in epochs:
+        best = epochs.index(result.best_epoch)
         ax.plot(epochs[best], percent[best], "o", ms=6, mfc="none", mec=colour, mew=1.5)
 
 
-def _series(cell: StoredCell, name: str) -> tuple[list[float], list[float]]:
-    points = [(record["epoch"], record[name]) for record in cell.history if name in record]
+def _series(result: Result, name: str) -> tuple[list[float], list[float]]:
+    points = [(record["epoch"], record[name]) for record in result.history if name in record]
     return [epoch for epoch, _ in points], [value for _, value in points]
 
 
-def _add_legend(figure: Figure, ax: Axes, rows: Sequence[Row], *, losses: bool) -> None:
-    titles = [row.title for row in rows] if len(rows) > 1 or not losses else ["training"]
+def _add_legend(figure: Figure, ax: Axes, entries: Sequence[Entry], *, losses: bool) -> None:
+    titles = (
+        [entry.row.title for entry in entries] if len(entries) > 1 or not losses else ["training"]
+    )
     handles = [
         ax.plot([], [], color=_COLOURS[place % len(_COLOURS)], ls=_DASHES[place % len(_DASHES)])[0]
-        for place in range(len(rows))
+        for place in range(len(entries))
     ]
     if losses:
         titles.append("validation loss")
@@ -178,15 +227,15 @@ def _add_legend(figure: Figure, ax: Axes, rows: Sequence[Row], *, losses: bool) 
     figure.legend(handles, [textwrap.fill(title, 40) for title in titles], loc="outside lower left")
 
 
-def _epochs_in_words(row: Row) -> str:
+def _epochs_in_words(entry: Entry) -> str:
     kept = [
-        f"epoch {cell.best_epoch} of {len(cell.history)} kept, validation accuracy "
+        f"epoch {result.best_epoch} of {len(result.history)} kept, validation accuracy "
         f"{100 * accuracy[-1]:.1f} % in the last"
-        if (accuracy := _series(cell, "validation_accuracy")[1])
-        else f"{len(cell.history)} epochs"
-        for cell in row.cells
+        if (accuracy := _series(result, "validation_accuracy")[1])
+        else f"{len(result.history)} epochs"
+        for result in entry.results
     ]
-    return f"{row.title}: {'; '.join(kept)}."
+    return f"{entry.row.title}: {'; '.join(kept)}."
 
 
 def _style() -> AbstractContextManager[None]:
@@ -203,3 +252,20 @@ def _chart(figure: Figure, alt: str) -> Chart:
     svg = head + _DARK_MODE + separator + body
     uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
     return Chart(uri, alt, width=round(figure.get_figwidth() * 96))
+
+
+def thumbnail(path: Path) -> str | None:
+    """Return a small copy of a photo as a data URI; None if it cannot be made."""
+    file = io.BytesIO()
+    try:
+        image = read_image(path)
+        image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+        image.save(file, "WEBP", quality=WEBP_QUALITY)
+    except (ImageError, OSError, KeyError):  # of Pillow, where it was built without WebP
+        return None
+    return webp_uri(file.getvalue())
+
+
+def webp_uri(content: bytes) -> str:
+    """Return the content of a WebP file as a data URI."""
+    return "data:image/webp;base64," + base64.b64encode(content).decode()

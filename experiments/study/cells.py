@@ -9,6 +9,7 @@ import os
 import platform
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,16 +22,15 @@ import torchvision
 
 from benchmarks.machine import device_name
 from experiments.checksum import content_digests
-from experiments.data.dataset import ProductDataset
+from experiments.data.dataset import ProductDataset, dataset_digest
 from experiments.matching import Detector, discard_scores, evaluate_matching
 from experiments.matching.detectors import make_detector
+from experiments.methods import METHODS
 from experiments.networks.backbones import load_network
 from experiments.networks.model import ModelError, new_classifier
 from experiments.networks.weights import fingerprint
 from experiments.outputs import check_folder, check_space
-from experiments.storage import CheckpointError, save_json
-from experiments.study.digests import dataset_digest
-from experiments.study.methods import METHODS
+from experiments.results import Result, model_folder
 from experiments.training.device import Compute
 from experiments.training.distributed import current_team
 from experiments.training.photos import Photos
@@ -49,13 +49,14 @@ class Cell:
 
     Attributes:
         dataset: photos and protocol.
-        method: key of `experiments.study.methods.METHODS`.
+        method: key of `experiments.methods.METHODS`.
         seed: of the head's initial weights, the order of photos and their augmentation.
         backbone: as `lca_fused.backbones.find_backbone` takes it; keypoint matching has none.
         weights: file of the backbone's, or the keypoint detector's, pretrained weights; None for
             those that are fetched.
         recipe: how it is finetuned; with an image size (`Recipe.for_backbone`).
         compute: device and precision.
+        command: command line that asked for it, for the report; the result does not depend on it.
     """
 
     dataset: ProductDataset
@@ -65,6 +66,7 @@ class Cell:
     weights: Path | None
     recipe: Recipe
     compute: Compute
+    command: str = ""
 
     @property
     def head(self) -> str | None:
@@ -112,70 +114,75 @@ class Cell:
         return output / "cells" / self.dataset.name / f"{name}-{digest}.json"
 
 
-def run_cell(
-    cell: Cell, photos: Callable[[], Photos], output: Path, workers: int
-) -> dict[str, Any]:
+def run_cell(cell: Cell, photos: Callable[[], Photos], output: Path, workers: int) -> Result:
     """Return the result of `cell`: the stored one, or computed and stored now.
 
     A cell that was interrupted goes on after its last finished epoch.
 
-    Returns:
-        Plain values: accuracy (0..1), labels, top5, file names and digests of the content of the
-        test photos, names of the classes, the settings, seconds, the device's name and versions,
-        and for trained methods the best epoch, the history, the training photos a second (of the
-        median epoch) and the peak memory of a step, of each process, in bytes.
-
     Raises:
         ModelError: the network cannot be built or trained, or the GPU's memory does not hold it.
+        CheckpointError: what is stored of it cannot be read.
         OutputError: the results cannot be written, or the disk has no room for them.
     """
     path = cell.path(output)
-    if path.exists():
-        return _stored(path)
+    stored = _stored(path)
+    if stored is not None:
+        return stored
     for folder in (path.parent, _keypoints(output)):
         check_folder(folder, "the folder of results")
     checkpoint = path.with_suffix(".checkpoint.pt")
     start = time.perf_counter()
     told = _told_of(cell)  # now: photos may be moved while it trains
     if cell.head is None:
-        result = _match(cell, output)
+        computed = _match(cell, output)
     else:
-        result = _finetune(cell, photos, path, checkpoint, workers)
-    result |= told | {
-        "seconds": time.perf_counter() - start,
-        "device": device_name(cell.compute.device),
-        "versions": {
+        computed = _finetune(cell, photos, path, checkpoint, workers)
+    result = Result(
+        path,
+        **told,
+        **computed,
+        seconds=time.perf_counter() - start,
+        device=device_name(cell.compute.device),
+        versions={
             "python": platform.python_version(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
+            "platform": platform.platform(),
         },
-    }
-    save_json(result, path)
+    )
+    return _store(cell, result, output)
+
+
+def _stored(path: Path) -> Result | None:
+    return Result.read(path) if path.exists() else None
+
+
+def _store(cell: Cell, result: Result, output: Path) -> Result:
+    """Store a result; return it as it is read from then on."""
+    result.save()
     if cell.head is None:
         discard_scores(cell.dataset, cell.detector(), _keypoints(output))
-    checkpoint.unlink(missing_ok=True)
-    return result
+    result.path.with_suffix(".checkpoint.pt").unlink(missing_ok=True)
+    return Result.read(result.path)
 
 
 def _told_of(cell: Cell) -> dict[str, Any]:
     """Return what a result says about what it was computed from."""
-    test = cell.dataset.test
+    data = cell.dataset
+    everything = [*data.train, *data.validation, *data.test]
+    folder = os.path.commonpath([sample.path.absolute().parent for sample in everything])
+    counts = Counter(sample.label for sample in data.train)
     return {
-        "settings": dict(cell.settings),
-        "labels": [sample.label for sample in test],
-        "classes": list(cell.dataset.classes),
-        "images": _relative_paths(cell.dataset),
-        "contents": content_digests(sample.path for sample in test),
+        "command": cell.command,
+        "settings": cell.settings,
+        "labels": [sample.label for sample in data.test],
+        "classes": data.classes,
+        "trained_on": [counts[label] for label in range(len(data.classes))],
+        "folder": folder,
+        "images": [sample.path.absolute().relative_to(folder).as_posix() for sample in data.test],
+        "contents": content_digests(sample.path for sample in data.test),
+        "notes": data.notes,
     }
-
-
-def _stored(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path} is no stored result ({error}); delete it, it is then computed again"
-        ) from error
 
 
 def build_classifier(cell: Cell) -> Classifier:
@@ -188,11 +195,6 @@ def build_classifier(cell: Cell) -> Classifier:
     return new_classifier(network, cell.head, len(cell.dataset.classes), size)
 
 
-def model_folder(path: Path) -> Path:
-    """Return the folder beside a cell's result that its trained classifier is stored in."""
-    return path.with_suffix(".model")
-
-
 def _weights_identity(backbone: Backbone, weights: Path | None) -> str:
     if weights is None:
         return f"{backbone.source}:{backbone.architecture}.{backbone.weights}"
@@ -201,9 +203,7 @@ def _weights_identity(backbone: Backbone, weights: Path | None) -> str:
 
 def _match(cell: Cell, output: Path) -> dict[str, Any]:
     predictions = evaluate_matching(cell.dataset, cell.detector(), cache_dir=_keypoints(output))
-    labels = [sample.label for sample in cell.dataset.test]
-    correct = sum(int(p == y) for p, y in zip(predictions.labels, labels, strict=True))
-    return {"accuracy": correct / len(labels), "top5": predictions.top5.tolist()}
+    return {"top5": predictions.top5.tolist()}
 
 
 def _keypoints(output: Path) -> Path:
@@ -238,7 +238,6 @@ def _finetune(
     )
     trainer.model.save_pretrained(model_folder(path))
     return {
-        "accuracy": score.accuracy,
         "top5": score.top5.tolist(),
         "best_epoch": progress.best_epoch,
         "history": progress.history,
@@ -289,13 +288,6 @@ def _peak_bytes(
         logger.warning("peak memory of %s on %s was not measured: %s", head, backbone, error)
         return None
     return costs[head].peak_bytes
-
-
-def _relative_paths(dataset: ProductDataset) -> list[str]:
-    """Return the test photos' paths below the folder that all photos of the data set share."""
-    everything = [*dataset.train, *dataset.validation, *dataset.test]
-    root = os.path.commonpath([sample.path.absolute().parent for sample in everything])
-    return [sample.path.absolute().relative_to(root).as_posix() for sample in dataset.test]
 
 
 @lru_cache(maxsize=1)

@@ -11,10 +11,12 @@ import tyro
 
 from experiments.command_lines import changed_options, command_line, option
 from experiments.data.augment import SMALL_PHOTOS
-from experiments.study.paper import PAPER_BACKBONE, PAPER_DATASETS, PAPER_ROWS
+from experiments.matching.detectors import DETECTORS
+from experiments.methods import Row
+from experiments.paper import PAPER_BACKBONE, PAPER_DATASETS, PAPER_ROWS
 from experiments.training.device import Precision
 from experiments.training.recipe import Recipe
-from lca_fused.backbones import find_backbone
+from lca_fused.backbones import BackboneError, find_backbone
 
 DEFAULT_ROWS = ("sift", "gap", "gap-fc", "lca", "lca-me")
 
@@ -34,7 +36,7 @@ class Study:
     """Pretrained network: timm:NAME, torchvision:NAME, or a short name (lca_fused/backbones.py)."""
     methods: tuple[str, ...] = DEFAULT_ROWS
     """Rows of the table: METHOD, or METHOD@BACKBONE for a backbone of its own; see
-    experiments/study/methods.py."""
+    experiments/methods.py."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """A training run each; the table gives their mean and its 95 % interval."""
     data_root: Path | None = field(default_factory=_default_data_root)
@@ -140,3 +142,65 @@ def parse_study(arguments: Sequence[str]) -> tuple[str, Study]:
         arguments = ["embedded", *arguments]
     study = tyro.extras.overridable_config_cli(PRESETS, args=list(arguments), prog="run_all.py")
     return arguments[0], study
+
+
+def parse_weights(given: Sequence[str], rows: Sequence[Row]) -> dict[str, Path]:
+    """Return the weights files by the backbone or detector they are for.
+
+    Args:
+        given: FILE or NAME=FILE each.
+        rows: of the study; a FILE without a name is for their one backbone.
+
+    Raises:
+        ValueError: a name that is unknown, given twice or of no row, or a FILE without a name
+            where the study has several backbones, or none.
+    """
+    files: dict[str, Path] = {}
+    for text in given:
+        name, file = _split(text)
+        name = name or _only_backbone(text, rows)
+        if name in files:
+            raise ValueError(f"--weights holds two files for {name}; keep one of them")
+        _check_used(name, text, rows)
+        files[name] = Path(file)
+    return files
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Return (name, file); the name is empty where there is none."""
+    name, separator, file = text.partition("=")
+    if not separator or Path(text).exists():
+        return "", text
+    if name not in DETECTORS:
+        try:
+            find_backbone(name)
+        except BackboneError as error:
+            raise ValueError(
+                f"--weights holds {text}: there is no file of this name, and no network {name!r}: "
+                f"{error}; or a detector, {', '.join(DETECTORS)}"
+            ) from error
+    return name, file
+
+
+def _only_backbone(text: str, rows: Sequence[Row]) -> str:
+    names = sorted({row.backbone for row in rows if row.backbone})
+    if not names:
+        raise ValueError(
+            f"--weights holds {text}, but no row of this study has a backbone; leave the file "
+            "out, or say which detector it is for: NAME=FILE"
+        )
+    if len(names) > 1:
+        raise ValueError(
+            f"--weights holds {text}, but this study has the backbones {', '.join(names)}; "
+            "say which one the file is for: " + " or ".join(f"{name}={text}" for name in names)
+        )
+    return names[0]
+
+
+def _check_used(name: str, text: str, rows: Sequence[Row]) -> None:
+    used = dict.fromkeys(row.backbone or row.method.detector for row in rows)
+    if name not in used:
+        raise ValueError(
+            f"--weights holds {text}, but no row of this study is made with {name}; its rows are "
+            f"made with {', '.join(map(str, used))}"
+        )

@@ -15,20 +15,16 @@ from experiments.data.catalog import CATALOG, DataOptions, load_dataset
 from experiments.data.contact_sheet import save_contact_sheet
 from experiments.data.dataset import DataError, DataNotGivenError, ProductDataset
 from experiments.data.own_output import mark_output
+from experiments.methods import Row, parse_rows
 from experiments.networks.model import ModelError
 from experiments.networks.weights import WeightsError, WeightsNotGivenError
 from experiments.outputs import OutputError, check_file, check_folder
+from experiments.report.figures import save_ladder
+from experiments.report.table import paper_table, to_json, to_markdown, weights_sources
+from experiments.results import NotRun, Table
 from experiments.storage import CheckpointError, save_json, save_text
 from experiments.study.cells import Cell, run_cell
-from experiments.study.digests import dataset_digest
-from experiments.study.options import Study
-from experiments.study.rows import Row, parse_rows
-from experiments.study.weights_option import parse_weights
-from experiments.table.entry import Entry, NotRun, Run
-from experiments.table.json_report import to_json
-from experiments.table.markdown import to_markdown
-from experiments.table.paper_table import paper_table, weights_sources
-from experiments.table.plots import save_ladder
+from experiments.study.options import Study, parse_weights
 from experiments.training.device import resolve_compute, share_cores
 from experiments.training.distributed import TeamError
 from experiments.training.photos import Photos
@@ -55,8 +51,10 @@ class Runner:
     Args:
         study: what to run.
         report: path of the table's files, without their suffix.
+        command: command line that asks for it, for the report.
 
     Attributes:
+        table: as far as it is computed.
         failed: whether something that was given could not be used.
 
     Raises:
@@ -64,7 +62,7 @@ class Runner:
             is given twice, or the output cannot be written.
     """
 
-    def __init__(self, study: Study, report: Path) -> None:
+    def __init__(self, study: Study, report: Path, command: str) -> None:
         _check_names("--datasets", study.datasets, CATALOG)
         _refuse_repeats("--datasets", study.datasets)
         _refuse_repeats("--seeds", study.seeds)
@@ -72,6 +70,7 @@ class Runner:
             raise ValueError(f"--report is {report}; expected a file's path, without its suffix")
         self.study = study
         self.report = report
+        self.command = command
         self.failed = False
         self.rows = parse_rows(study.methods, study.backbone)
         self._weights = parse_weights(study.weights, self.rows)
@@ -85,13 +84,8 @@ class Runner:
         check_folder(study.output / "cells", "--output")
         for file in self._files:
             check_file(file, "--report")
-        self._loaded: dict[str, ProductDataset] = {}
-        self._photos_used: dict[str, str] = {}
-        self._entries = {
-            (row.name, dataset): Entry(not_run=_WAITING)
-            for row in self.rows
-            for dataset in study.datasets
-        }
+        waiting = dict.fromkeys(study.datasets, _WAITING)
+        self.table = Table.empty(self.rows, study.datasets, self._description(), waiting)
 
     def run(self) -> str:
         """Compute every cell that is not stored yet; return the table as Markdown.
@@ -105,20 +99,18 @@ class Runner:
             if dataset is not None:
                 self._run_on(dataset, name)
         text = self._write_table(last=True)
-        with self._not_fatal(self._ladder_file):
-            save_ladder(self._entries, self.rows, self.study.datasets, self._ladder_file)
+        picture = self._files[-1]
+        with self._not_fatal(picture):
+            save_ladder(self.table, picture)
         return text
 
     def _load(self, name: str) -> ProductDataset | None:
         try:
-            dataset = load_dataset(name, self._data_options)
-            self._photos_used[dataset.name] = dataset_digest(dataset)
+            return load_dataset(name, self._data_options)
         except Exception as error:  # of one data set: the others are run
             for row in self.rows:
                 self._give_up(row, name, error)
             return None
-        self._loaded[name] = dataset
-        return dataset
 
     @contextmanager
     def _not_fatal(self, picture: Path) -> Iterator[None]:
@@ -136,7 +128,8 @@ class Runner:
 
     @property
     def _files(self) -> tuple[Path, ...]:
-        return self._markdown_file, self._json_file, self._ladder_file
+        ends = (".md", ".json", "-ladder.png")  # added to the name: it may be called "lca-0.5"
+        return tuple(self.report.with_name(self.report.name + end) for end in ends)
 
     def _run_on(self, dataset: ProductDataset, name: str) -> None:
         @lru_cache(maxsize=1)
@@ -175,9 +168,9 @@ class Runner:
             self._leave_out(row, dataset, _NOT_STORED)
             return
         result = run_cell(cell, lambda: photos(cell.network.preprocessing), output, self._workers)
-        entry, run = self._entries[row.name, dataset], Run.of_cell(result)
-        self._entries[row.name, dataset] = replace(entry, runs=(*entry.runs, run))
-        logger.info("%s, %s: %.1f %%", dataset, row.title, 100 * run.accuracy)
+        entry = self.table.entries[row.name, dataset]
+        self.table.entries[row.name, dataset] = replace(entry, results=(*entry.results, result))
+        logger.info("%s, %s: %.1f %%", dataset, row.title, 100 * result.accuracy)
         self._write_table()
 
     def _may_be_stored(self, row: Row, dataset: ProductDataset) -> bool:
@@ -201,6 +194,7 @@ class Runner:
             weights=self._weights_of(row),
             recipe=self.study.recipe.for_backbone(backbone),
             compute=self._compute,
+            command=self.command,
         )
 
     @property
@@ -223,9 +217,9 @@ class Runner:
         )
 
     def _finish(self, row: Row, dataset: str) -> None:
-        entry = self._entries[row.name, dataset]
+        entry = self.table.entries[row.name, dataset]
         if entry.not_run is _WAITING:
-            self._entries[row.name, dataset] = replace(entry, not_run=None)
+            self.table.entries[row.name, dataset] = replace(entry, not_run=None)
 
     def _give_up(self, row: Row, dataset: str, error: Exception) -> None:
         """Note why the rest of a row's cells on a data set cannot be computed."""
@@ -241,32 +235,18 @@ class Runner:
         self._leave_out(row, dataset, NotRun(short, str(error)))
 
     def _leave_out(self, row: Row, dataset: str, not_run: NotRun) -> None:
-        done = self._entries[row.name, dataset].runs
-        self._entries[row.name, dataset] = Entry(done, not_run)
+        entry = self.table.entries[row.name, dataset]
+        self.table.entries[row.name, dataset] = replace(entry, not_run=not_run)
         self._write_table()
-
-    @property
-    def _markdown_file(self) -> Path:
-        return self.report.with_name(f"{self.report.name}.md")  # it may be called "lca-0.5"
-
-    @property
-    def _json_file(self) -> Path:
-        return self.report.with_name(f"{self.report.name}.json")
-
-    @property
-    def _ladder_file(self) -> Path:
-        return self.report.with_name(f"{self.report.name}-ladder.png")
 
     def _write_table(self, *, last: bool = False) -> str:
         """Write the table as it stands; a file that another program holds is no reason to stop."""
-        datasets, description = self.study.datasets, self._description()
-        text = to_markdown(self._entries, self.rows, datasets, description)
+        text = to_markdown(self.table)
         if self.study.paper_table:
             text += "\n" + paper_table()
-        value = to_json(self._entries, self.rows, datasets, description, self._loaded)
         try:
-            save_text(text, self._markdown_file)
-            save_json(value | {"photos_used": self._photos_used}, self._json_file)
+            save_text(text, self._files[0])
+            save_json(to_json(self.table), self._files[1])
         except OSError as error:
             self.failed |= last
             logger.error("error: the table cannot be written: %s", error)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -9,10 +12,10 @@ from torch import nn
 
 from experiments.data.augment import SMALL_PHOTOS
 from experiments.data.catalog import DataOptions
+from experiments.data.dataset import ProductDataset, dataset_digest
 from experiments.data.embedded import is_rendered, load_scenario
 from experiments.networks.model import new_classifier
 from experiments.storage import save_checkpoint
-from experiments.study.digests import backbone_file
 from experiments.training.device import Compute
 from experiments.training.distributed import ALONE
 from experiments.training.photos import Photos
@@ -33,6 +36,19 @@ PRETRAINING = Recipe(
 """From scratch: a higher rate than finetuning, and BatchNorm learns its statistics."""
 
 _SCENARIO = "pretraining"
+
+
+def backbone_file(
+    output: Path, photos: ProductDataset, pretraining: Recipe, precision: torch.dtype
+) -> Path:
+    """Return where under `output` the backbone that this pretraining on `photos` makes is kept."""
+    settings = {
+        "photos": dataset_digest(photos),
+        "recipe": asdict(pretraining),
+        "precision": str(precision),
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    return output / f"embedded-backbone-{digest}.pt"
 
 
 def is_pretrained(output: Path, options: DataOptions, compute: Compute) -> bool:

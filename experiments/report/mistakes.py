@@ -1,12 +1,17 @@
-"""Which classes are taken for which: accuracy a class, confused pairs, the confusion matrix."""
+"""Which classes are taken for which: their accuracy, confused pairs, the confusion matrix."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from experiments.table.significance import wilson_interval
+from experiments.report.figures import thumbnail
+from experiments.results import Result
+from experiments.significance import wilson_interval
+
+_PHOTOS_PER_CLASS = 4
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,24 @@ class Matrix:
     complete: bool
 
 
+@dataclass(frozen=True)
+class PairPhoto:
+    """A test photo of a confused class: data URI, and the class it was taken for if not its own."""
+
+    uri: str | None
+    taken_for: str | None
+
+
+@dataclass(frozen=True)
+class PairSide:
+    """One class of a confused pair, how often it is taken for the other, and photos of it."""
+
+    name: str
+    mistakes: int
+    total: int
+    photos: tuple[PairPhoto, ...]
+
+
 def class_scores(labels: Sequence[int], predicted: Sequence[int]) -> list[ClassScore]:
     """Return a score for each class with test photos, the least recognised first."""
     taken: dict[int, Counter[int]] = defaultdict(Counter)
@@ -130,4 +153,50 @@ def confusion_matrix(labels: Sequence[int], predicted: Sequence[int], most: int)
         counts=rows,
         others=tuple(totals[label] - sum(row) for label, row in zip(shown, rows, strict=True)),
         complete=len(shown) == len(known),
+    )
+
+
+def side_by_side(
+    result: Result, photos: Sequence[Path] | None, most: int
+) -> list[tuple[PairSide, PairSide]]:
+    """Return up to `most` pairs of classes that are confused, the most mistakes first.
+
+    Args:
+        result: holds the predictions.
+        photos: its test photos, or None where they were not found; the sides then have none.
+        most: greatest number of pairs.
+    """
+    totals = Counter(result.labels)
+    sides = []
+    for pair in confused_pairs(result.labels, result.predicted, most):
+        one, other = (
+            PairSide(
+                result.classes[label],
+                len(mistakes),
+                totals[label],
+                () if photos is None else _photos(result, photos, label, mistakes),
+            )
+            for label, mistakes in zip(pair.labels, pair.mistakes, strict=True)
+        )
+        sides.append((one, other))
+    return sides
+
+
+def _photos(
+    result: Result, photos: Sequence[Path], label: int, mistakes: Sequence[int]
+) -> tuple[PairPhoto, ...]:
+    """Show the mistakes first, then photos that were recognised."""
+    recognised = [
+        position
+        for position, right in enumerate(result.right)
+        if right and result.labels[position] == label
+    ]
+    # One place is kept for a photo that was recognised, to see what the class looks like.
+    mistaken = mistakes[: _PHOTOS_PER_CLASS - bool(recognised)]
+    return tuple(
+        PairPhoto(
+            thumbnail(photos[position]),
+            result.classes[result.predicted[position]] if position in mistaken else None,
+        )
+        for position in [*mistaken, *recognised][:_PHOTOS_PER_CLASS]
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.study.rows import Row
+from experiments.data.catalog import CATALOG
+from experiments.methods import Row
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class PaperRow:
 
     Attributes:
         title: as the paper prints it.
-        method: key of `experiments.study.methods.METHODS`.
+        method: key of `experiments.methods.METHODS`.
         backbone: as `lca_fused.backbones.find_backbone` takes it; None for keypoint matching.
         accuracies: test accuracy in per cent, by data set.
         played_by: methods that stand beside this row where the row itself was not asked for.
@@ -80,3 +81,14 @@ def counterpart(row: Row, rows: Sequence[Row]) -> PaperRow | None:
         if row.method_name in paper.played_by and (paper.method, paper.backbone) not in asked_for:
             return paper
     return None
+
+
+def paper_dataset(name: str) -> str | None:
+    """Return the paper's name of a data set, or of the one whose part it plays; None for others."""
+    return CATALOG[name].paper_dataset if name in CATALOG else None
+
+
+def paper_accuracy(row: Row, rows: Sequence[Row], dataset: str) -> float | None:
+    """Return the figure of Table I that stands beside `row` on `dataset`, per cent, or None."""
+    paper, name = counterpart(row, rows), paper_dataset(dataset)
+    return paper.accuracies[name] if paper and name else None

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.command_lines import changed_options, command_line
-from experiments.study.methods import METHODS
+from experiments.methods import METHODS
 from experiments.study.options import PRESETS
 from experiments.training.device import Precision
 from experiments.training.recipe import Recipe
@@ -37,7 +37,7 @@ class Finetuning:
     weights: Path | None = None
     """File of its pretrained weights; default: fetched once, where they are public."""
     method: str = "lca"
-    """How photos are recognised: lca, lca-me, gap...; see experiments/study/methods.py."""
+    """How photos are recognised: lca, lca-me, gap...; see experiments/methods.py."""
     seed: int = 0
     """Of the new layers' first weights, the order of photos and their augmentation."""
     split_seed: int = 0

@@ -1,1 +1,0 @@
-"""Finetuning on one's own photos."""

@@ -1,1 +1,0 @@
-"""What is shown: accuracy, intervals and tests, as Markdown, JSON and charts."""
