@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
+
+from experiments.training.device import device_name
 
 _PACKAGES = ("torch", "triton", "numba", "timm")
 
@@ -21,19 +22,6 @@ def describe(device: torch.device) -> dict[str, object]:
         "versions": {package: _version(package) for package in _PACKAGES},
         "date": datetime.now(UTC).date().isoformat(),
     }
-
-
-@cache
-def device_name(device: torch.device) -> str:
-    """Return the model of the CPU or of the GPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        import cpuinfo  # type: ignore[import-untyped]
-
-        return str(cpuinfo.get_cpu_info()["brand_raw"])
-    except (ImportError, KeyError):
-        return platform.processor() or platform.machine()
 
 
 @cache

@@ -44,7 +44,7 @@ STEPS = (
     Step(
         "training_step",
         (
-            *("experiments.training.cost", "--backbone", "resnext101-32x8d", "--batch-size", "64"),
+            *("benchmarks.training.cost", "--backbone", "resnext101-32x8d", "--batch-size", "64"),
             *("--heads", "gap", "lca", "lca-reference", "--device", "cuda"),
             *("--precision", "bfloat16", "--json", "{name}.json"),
         ),

@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 if not __package__:  # run as a file, from whatever folder: the packages are beside its own
@@ -37,11 +38,11 @@ from experiments.results import Result, model_folder
 from experiments.storage import CheckpointError, save_json
 from experiments.study.cells import Cell, run_cell
 from experiments.study.finetuning import Finetuning, parse_finetuning
-from experiments.training.device import Compute, resolve_compute, share_cores
-from experiments.training.distributed import led_by_first_process
+from experiments.training.device import Compute, resolve_compute
+from experiments.training.distributed import INTERRUPTED, on_first, run_together
 from experiments.training.photos import Photos
 from experiments.training.pretraining import pretrain_embedded_backbone
-from experiments.training.shared_memory import workers_that_fit
+from experiments.training.shared_memory import training_workers
 from lca_fused.photos.reading import ImageError
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ logger = logging.getLogger(__name__)
 _EMBEDDED_SCENARIO = "store"
 
 
-@led_by_first_process
+@run_together
 def main(arguments: Sequence[str] | None = None) -> int:
     """Finetune as `arguments` (default: the command line) say."""
     set_up_console()
@@ -57,8 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse_finetuning(arguments)
         compute = resolve_compute(options.device, options.precision)
-        workers = _workers(options, compute)
-        _check_output(options.output)
+        recipe = options.recipe.for_backbone(options.backbone)
+        workers = training_workers(compute, options.workers, recipe)
+        on_first(_check_output)(options.output)
     except ValueError as error:
         logger.error("error: %s", error)
         return 2
@@ -73,8 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         logger.error("interrupted: the same command goes on after the last finished epoch")
         logger.error("  %s", options.command)
-        return 130
-    failed = _write_report(options.output)  # first: nobody may be there any more to read the rest
+        return INTERRUPTED
+    # First: nobody may be there any more to read the rest.
+    failed = on_first(_write_report)(options.output)
     print(_in_words(result, options.output))
     return 1 if failed else 0
 
@@ -89,8 +92,9 @@ def finetune(options: Finetuning, compute: Compute, workers: int) -> Result:
         CheckpointError: the checkpoint of an interrupted run cannot be read.
         OutputError: the disk has no room for what is stored.
     """
-    mark_output(options.output)
-    dataset = load_own_photos(_photos_folder(options), options)
+    on_first(mark_output)(options.output)
+    folder = on_first(_photos_folder)(options)
+    dataset = on_first(load_own_photos)(folder, options)
     counts = Counter(sample.label for sample in dataset.train)
     recipe = replace(
         options.recipe.for_backbone(options.backbone),
@@ -109,6 +113,7 @@ def finetune(options: Finetuning, compute: Compute, workers: int) -> Result:
         command=options.command,
     )
 
+    @cache
     def photos() -> Photos:
         return Photos.load(dataset, recipe, cell.network.preprocessing)
 
@@ -178,15 +183,6 @@ def _weights(options: Finetuning, compute: Compute, workers: int) -> Path | None
     cache, size = options.output / "embedded", options.image_size
     data = DataOptions(root=None, cache=cache, image_size=size)
     return pretrain_embedded_backbone(options.output, data, compute, workers)
-
-
-def _workers(options: Finetuning, compute: Compute) -> int:
-    return workers_that_fit(
-        share_cores(compute, options.workers),
-        options.workers,
-        photos=options.recipe.batch_size,
-        image_size=options.image_size,
-    )
 
 
 def _check_output(output: Path) -> None:

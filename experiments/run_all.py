@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 if not __package__:  # run as a file, from whatever folder: the packages are beside its own
@@ -26,10 +27,10 @@ from experiments.console import set_up_console
 from experiments.outputs import OutputError
 from experiments.study.options import command, parse_study
 from experiments.study.runner import Runner
-from experiments.training.distributed import led_by_first_process
+from experiments.training.distributed import INTERRUPTED, run_together
 
 
-@led_by_first_process
+@run_together
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study that `arguments` (default: the command line) describe."""
     set_up_console()
@@ -45,10 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OutputError as error:
         logging.error("error: %s; finished cells are kept", error)
         return 2
+    except BrokenProcessPool:
+        logging.error(
+            "error: a process that computed a cell was killed, for want of memory perhaps; "
+            "finished cells are kept: start the same command again, with fewer --jobs"
+        )
+        return 1
     except KeyboardInterrupt:
         logging.error("interrupted: the same command goes on where it stopped")
         logging.error("  %s", again)
-        return 130
+        return INTERRUPTED
     print(table)
     logging.info("written to %s", ", ".join(map(str, runner.written)))
     return 1 if runner.failed else 0

@@ -15,7 +15,6 @@ from experiments.data.dataset import ProductDataset, Sample
 from experiments.study import cells
 from experiments.study.cells import Cell, build_classifier, run_cell
 from experiments.training.device import Compute
-from experiments.training.distributed import Team
 from experiments.training.recipe import Recipe
 from experiments.training.trainer import Progress
 
@@ -110,44 +109,11 @@ def test_keypoint_matching_has_no_network_and_networks_match_no_keypoints(cell):
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("out of memory"), OSError("no space for the trace"), ValueError("{")]
-)
-def test_memory_that_cannot_be_measured_is_left_out(monkeypatch, caplog, error):
-    def fail(*_args, **_options):
-        raise error
-
-    monkeypatch.setattr(cells, "step_costs", fail)
-    cells._peak_bytes.cache_clear()
-    compute = Compute(torch.device("cpu"), torch.float32)
-    assert cells._peak_bytes("embedded", "lca", Recipe(), compute, 3) is None
-    assert str(error) in caplog.text
-    cells._peak_bytes.cache_clear()
-
-
-@pytest.mark.parametrize(
     ("seconds", "rate"), [([9.0, 2.0, 1.0, 2.0], 5), ([9.0, 2.0], 5), ([5.0], 2), ([], None)]
 )
 def test_speed_is_that_of_the_median_epoch_after_the_first(seconds, rate):
     progress = Progress(epoch=len(seconds), epoch_seconds=seconds)
     assert cells._images_per_second(progress, 10) == rate
-
-
-def test_memory_is_that_of_one_processs_share_of_the_batch(monkeypatch):
-    class Costs(dict):
-        peak_bytes = 7
-
-        def __missing__(self, _head):
-            return self
-
-    measured = []
-    monkeypatch.setattr(cells, "step_costs", lambda *a, **_: measured.append(a[3]) or Costs())
-    compute = Compute(torch.device("cpu"), torch.float32)
-    for size in (1, 3):
-        cells._peak_bytes.cache_clear()
-        monkeypatch.setattr(cells, "current_team", lambda size=size: Team(0, size))
-        assert cells._peak_bytes("embedded", "lca", Recipe(batch_size=64), compute, 3) == 7
-    assert [recipe.batch_size for recipe in measured] == [64, 22]
-    cells._peak_bytes.cache_clear()
 
 
 def test_finished_matching_is_kept_until_its_result_is_stored(cell, tmp_path, monkeypatch):

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from benchmarks.memory import highest_sum, peak_extra_bytes
+from benchmarks.training import cost, step_cost
+from benchmarks.training.step_cost import HEADS
 from experiments.networks.model import ModelError
 from experiments.networks.weights import WeightsError
-from experiments.training import cost, step_cost
 from experiments.training.device import Compute
 from experiments.training.recipe import Recipe
-from experiments.training.step_cost import HEADS
 from tests.products import write_weights
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -88,11 +88,6 @@ def test_peak_holds_weights_gradients_and_momentum_and_grows_with_the_photos():
     in_parts = costs(recipe=dataclasses.replace(RECIPE, batch_size=32, accumulate=8))
     for head in small:
         assert small[head].peak_bytes < in_parts[head].peak_bytes < large[head].peak_bytes
-
-
-def test_one_head_costs_what_the_comparison_says_of_it():
-    alone = step_cost.step_cost("embedded", None, "gap", RECIPE, CPU)
-    assert alone.peak_bytes == costs(["gap"])["gap"].peak_bytes
 
 
 @pytest.mark.parametrize("head", HEADS)

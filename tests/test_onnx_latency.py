@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from experiments.deploy.onnx_latency import Projection, main, table
+from benchmarks.training.onnx_latency import Projection, main, table
 from lca_fused import LCA
 
 

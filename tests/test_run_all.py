@@ -32,7 +32,7 @@ from lca_fused.heads import HEADS
 from tests.products import COLOURS, write_photos, write_weights
 
 FAST = ["--recipe.epochs", "2", "--recipe.image-size", "32", "--recipe.batch-size", "6"]
-FAST += ["--workers", "0", "--precision", "float32", "--device", "cpu"]
+FAST += ["--workers", "0", "--jobs", "1", "--precision", "float32", "--device", "cpu"]
 
 
 @pytest.fixture
@@ -105,8 +105,7 @@ def test_cell_holds_predictions_and_the_model_that_made_them(arguments, tmp_path
     assert all(photo.is_file() for photo in photos)
     assert cell["images_per_second"] > 0
     model = load_classifier(path.with_suffix(".model"))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    assert cell["peak_bytes"] > 3 * 4 * parameters, "weights, gradients and momentum"
+    assert cell["peak_bytes"] is None, "measured on GPUs only"
     right = [top[0] == label for top, label in zip(cell["top5"], cell["labels"], strict=True)]
     assert model.description.accuracy["test"] == sum(right) / len(right)
     names = [prediction.name for prediction in model.predict(photos)]
@@ -114,27 +113,24 @@ def test_cell_holds_predictions_and_the_model_that_made_them(arguments, tmp_path
     assert not list(path.parent.glob("*.checkpoint.pt")), "a finished cell needs no checkpoint"
 
 
-def test_a_result_is_kept_where_its_memory_cannot_be_measured(arguments, tmp_path, monkeypatch):
-    def fail(*_args, **_options):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr("experiments.study.cells.step_costs", fail)
-    cells._peak_bytes.cache_clear()
-    assert main([*arguments, "--methods", "gap", "--seeds", "0"]) == 0
-    cells._peak_bytes.cache_clear()
-    assert len(entries(tmp_path / "runs")["gap"]["accuracies"]) == 1
-    table = json.loads((tmp_path / "runs" / "folder.json").read_text())
-    assert table["cost"][0]["peak_bytes"] is None
-    assert table["cost"][0]["images_per_second"] > 0
+def test_a_damaged_result_is_named_and_the_other_cells_are_shown(arguments, tmp_path, caplog):
+    arguments += ["--methods", "gap", "lca", "--seeds", "0"]
+    assert main(arguments) == 0
+    (result,) = (tmp_path / "runs" / "cells").rglob("gap-*.json")
+    result.write_text("{")
+    assert main(arguments) == 1
+    assert f"{result} is no stored result" in caplog.text
+    assert len(entries(tmp_path / "runs")["lca"]["accuracies"]) == 1
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_table(arguments, tmp_path):
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_table(arguments, tmp_path, jobs):
     arguments = [*arguments, "--methods", "lca", "--recipe.epochs", "6"]
     undisturbed = tmp_path / "undisturbed"
     assert main([*arguments, "--output", str(undisturbed)]) == 0
 
-    command = [sys.executable, "-m", "experiments.run_all", *arguments]
+    command = [sys.executable, "-m", "experiments.run_all", *arguments, "--jobs", jobs]
     root = Path(__file__).parent.parent
     runs = tmp_path / "runs"
     resumed = 0
@@ -356,6 +352,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(arguments, tmp_path, cap
         (["--seeds", "0", "-1"], "--seeds is 0 -1; expected one or more, each 0 or above"),
         (["--seeds"], "--seeds is empty"),
         (["--workers", "-1"], "--workers is -1; expected 0 or more"),
+        (["--jobs", "0"], "--jobs is 0; expected 1 or more"),
         (["--recipe.gamma", "-1"], "recipe.gamma is -1.0; expected 0 or more"),
         (["--recipe.gamma", "nan"], "recipe.gamma is nan; expected 0 or more"),
         (["--recipe.weight-decay", "-1"], "recipe.weight_decay is -1.0; expected 0 or more"),

@@ -417,6 +417,28 @@ def test_torch_and_the_workers_share_the_cores(monkeypatch):
     assert len(threads) == 4, "the user's own choice stands"
 
 
+@pytest.mark.parametrize(
+    ("cores", "jobs", "shares"),
+    [
+        (1, 1, (1, 0)),
+        (2, 1, (2, 0)),
+        (4, 1, (3, 1)),
+        (16, 1, (12, 4)),
+        (16, 4, (3, 1)),
+        (2, 4, (1, 0)),
+    ],
+)
+def test_a_cpu_that_trains_has_all_cores_but_those_that_augmentation_needs(
+    monkeypatch, cores, jobs, shares
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cores), raising=False)
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    workers = share_cores(CPU, training=True, jobs=jobs)
+    assert (*threads, workers) == shares
+
+
 def test_processes_of_one_machine_share_its_cores(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(16), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")

@@ -24,7 +24,7 @@ core of an Intel Xeon (AVX-512, 2 cores), lower quartiles of 180 runs:
     weighing the means        0.03                      0.04
 
 Milliseconds of CPU time of the whole network, lower quartiles of 80 runs that took turns, with
-`python -m experiments.deploy.onnx_latency --threads 1 --backbone NAME --rounds 80`:
+`python -m benchmarks.training.onnx_latency --threads 1 --backbone NAME --rounds 80`:
 
                      gap-fc    the projection alone    LCA
     mobilenet-v2     6.46      7.11 (x 1.10)           7.65 (x 1.18)

@@ -40,7 +40,7 @@ _HOW_DIFFERENCES_ARE_MADE = (
 )
 _HOW_COST_IS_MEASURED = (
     "Cost of training: median photos a second over the seeds, and the memory that tensors take at "
-    "the peak of a step."
+    "the peak, on GPUs."
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import platform
 import statistics
@@ -12,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from typing import Any
 import torch
 import torchvision
 
-from benchmarks.machine import device_name
 from experiments.checksum import content_digests
 from experiments.data.dataset import ProductDataset, dataset_digest
 from experiments.matching import Detector, discard_scores, evaluate_matching
@@ -31,16 +29,14 @@ from experiments.networks.model import ModelError, new_classifier
 from experiments.networks.weights import fingerprint
 from experiments.outputs import check_folder, check_space
 from experiments.results import Result, model_folder
-from experiments.training.device import Compute
-from experiments.training.distributed import current_team
+from experiments.training.device import Compute, device_name
+from experiments.training.distributed import in_step, on_first
 from experiments.training.photos import Photos
 from experiments.training.recipe import Recipe
-from experiments.training.step_cost import step_costs
+from experiments.training.scoring import Score
 from experiments.training.trainer import Progress, Trainer
 from lca_fused.backbones import Backbone, find_backbone
 from lca_fused.classifier import Classifier
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,17 +120,17 @@ def run_cell(cell: Cell, photos: Callable[[], Photos], output: Path, workers: in
         CheckpointError: what is stored of it cannot be read.
         OutputError: the results cannot be written, or the disk has no room for them.
     """
-    path = cell.path(output)
-    stored = _stored(path)
+    path = on_first(cell.path)(output)
+    stored = on_first(_stored)(path)
     if stored is not None:
         return stored
     for folder in (path.parent, _keypoints(output)):
-        check_folder(folder, "the folder of results")
+        on_first(check_folder)(folder, "the folder of results")
     checkpoint = path.with_suffix(".checkpoint.pt")
     start = time.perf_counter()
-    told = _told_of(cell)  # now: photos may be moved while it trains
+    told = on_first(_told_of)(cell)  # now: photos may be moved while it trains
     if cell.head is None:
-        computed = _match(cell, output)
+        computed = on_first(_match)(cell, output)
     else:
         computed = _finetune(cell, photos, path, checkpoint, workers)
     result = Result(
@@ -157,6 +153,7 @@ def _stored(path: Path) -> Result | None:
     return Result.read(path) if path.exists() else None
 
 
+@on_first
 def _store(cell: Cell, result: Result, output: Path) -> Result:
     """Store a result; return it as it is read from then on."""
     result.save()
@@ -214,9 +211,12 @@ def _finetune(
     cell: Cell, photos: Callable[[], Photos], path: Path, checkpoint: Path, workers: int
 ) -> dict[str, Any]:
     method = METHODS[cell.method]
-    model = build_classifier(cell)  # before the photos are decoded: its weights may be missing
-    _check_space(model, cell.recipe, checkpoint)
-    train, validation, test = photos().train(cell.seed), photos().validation, photos().test
+    # Before the photos are decoded: its weights may be missing.
+    model = on_first(build_classifier)(cell)
+    on_first(_check_space)(model, cell.recipe, checkpoint)
+    on_first(lambda: photos() and None)()  # one that cannot be read costs this cell alone
+    with in_step():
+        train, validation, test = photos().train(cell.seed), photos().validation, photos().test
     with _memory_that_ran_out_explained():
         trainer = Trainer(
             model,
@@ -230,22 +230,25 @@ def _finetune(
         )
         progress = trainer.fit(train, validation)
         score = trainer.score(test)
-    trainer.model.describe(
-        cell.dataset.classes,
-        backbone=cell.network,
-        training=dict(cell.settings),
-        accuracy={"test": score.accuracy, "test_photos": len(test)},
-    )
-    trainer.model.save_pretrained(model_folder(path))
+    _store_model(trainer.model, cell, score, path)
     return {
         "top5": score.top5.tolist(),
         "best_epoch": progress.best_epoch,
         "history": progress.history,
         "images_per_second": _images_per_second(progress, len(train)),
-        "peak_bytes": _peak_bytes(
-            cell.backbone, method.head or "", cell.recipe, cell.compute, len(cell.dataset.classes)
-        ),
+        "peak_bytes": progress.peak_bytes,
     }
+
+
+@on_first
+def _store_model(model: Classifier, cell: Cell, score: Score, path: Path) -> None:
+    model.describe(
+        cell.dataset.classes,
+        backbone=cell.network,
+        training=dict(cell.settings),
+        accuracy={"test": score.accuracy, "test_photos": len(cell.dataset.test)},
+    )
+    model.save_pretrained(model_folder(path))
 
 
 def _check_space(model: Classifier, recipe: Recipe, checkpoint: Path) -> None:
@@ -273,21 +276,6 @@ def _images_per_second(progress: Progress, photos_an_epoch: int) -> float | None
     """Return the rate of the median epoch, the first left out: kernels are compiled in it."""
     seconds = progress.epoch_seconds[1:] or progress.epoch_seconds
     return photos_an_epoch / statistics.median(seconds) if seconds else None
-
-
-@lru_cache(maxsize=8)
-def _peak_bytes(
-    backbone: str, head: str, recipe: Recipe, compute: Compute, classes: int
-) -> int | None:
-    """Return a process's peak memory in a step, the same for every seed; None if it fails."""
-    recipe = replace(recipe, batch_size=-(-recipe.batch_size // current_team().size))
-    try:
-        costs = step_costs(backbone, None, [head], recipe, compute, classes=classes, rounds=1)
-    except (RuntimeError, OSError, ValueError) as error:
-        # No memory beside the trained model, no space for the trace: the result is worth more.
-        logger.warning("peak memory of %s on %s was not measured: %s", head, backbone, error)
-        return None
-    return costs[head].peak_bytes
 
 
 @lru_cache(maxsize=1)

@@ -57,7 +57,8 @@ class Finetuning:
     precision: Precision = "auto"
     """Of matrix products; auto: bfloat16 or float16 where the device has it in hardware."""
     workers: int | None = None
-    """Processes that augment photos; default: half the cores, 8 at most."""
+    """Processes that augment photos, 8 at most; default: a quarter of the cores where a CPU trains,
+    half of them beside a GPU."""
     recipe: Recipe = field(default_factory=lambda: Recipe(patience=_PATIENCE))
     """How the classifier is finetuned."""
 

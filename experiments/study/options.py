@@ -60,7 +60,11 @@ class Study:
     precision: Precision = "auto"
     """Of matrix products; auto: bfloat16 or float16 where the device has it in hardware."""
     workers: int | None = None
-    """Processes that augment photos; default: half the cores, 8 at most."""
+    """Processes that augment photos, for each job; default: a quarter of its cores where a CPU
+    trains, half of them beside a GPU, 8 at most."""
+    jobs: int | None = None
+    """Cells computed side by side; default: one per GPU, or per core of a CPU as far as its memory
+    reaches, 8 at most."""
     recipe: Recipe = field(default_factory=Recipe)
     """How each classifier is finetuned."""
 
@@ -70,6 +74,8 @@ class Study:
             raise ValueError(f"--seeds is {given}; expected one or more, each 0 or above")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"--workers is {self.workers}; expected 0 or more")
+        if self.jobs is not None and self.jobs < 1:
+            raise ValueError(f"--jobs is {self.jobs}; expected 1 or more")
         find_backbone(self.backbone)
 
     @property

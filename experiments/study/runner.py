@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -16,20 +18,22 @@ from experiments.data.contact_sheet import save_contact_sheet
 from experiments.data.dataset import DataError, DataNotGivenError, ProductDataset
 from experiments.data.own_output import mark_output
 from experiments.methods import Row, parse_rows
+from experiments.networks.backbones import load_network
 from experiments.networks.model import ModelError
 from experiments.networks.weights import WeightsError, WeightsNotGivenError
 from experiments.outputs import OutputError, check_file, check_folder
 from experiments.report.figures import save_ladder
 from experiments.report.table import paper_table, to_json, to_markdown, weights_sources
-from experiments.results import NotRun, Table
+from experiments.results import NotRun, Result, Table
 from experiments.storage import CheckpointError, save_json, save_text
 from experiments.study.cells import Cell, run_cell
+from experiments.study.jobs import number_of_jobs, side_by_side
 from experiments.study.options import Study, parse_weights
-from experiments.training.device import resolve_compute, share_cores
-from experiments.training.distributed import TeamError
-from experiments.training.photos import Photos
+from experiments.training.device import resolve_compute
+from experiments.training.distributed import on_first, rank
+from experiments.training.photos import Photos, augmented_photos
 from experiments.training.pretraining import is_pretrained, pretrain_embedded_backbone
-from experiments.training.shared_memory import workers_that_fit
+from experiments.training.shared_memory import training_workers
 from lca_fused.photos.reading import ImageError
 from lca_fused.preprocessing import Preprocessing
 
@@ -43,6 +47,7 @@ _NOT_STORED = NotRun(
 _EXPECTED = (DataError, ImageError, WeightsError, ModelError, CheckpointError, OSError)
 
 PhotosFor = Callable[[Preprocessing], Photos]
+CellKey = tuple[str, str, int]  # names of the row and the data set, seed
 
 
 class Runner:
@@ -75,15 +80,14 @@ class Runner:
         self.rows = parse_rows(study.methods, study.backbone)
         self._weights = parse_weights(study.weights, self.rows)
         self._compute = resolve_compute(study.device, study.precision)
-        self._workers = workers_that_fit(
-            share_cores(self._compute, study.workers),
-            study.workers,
-            photos=study.recipe.batch_size,
-            image_size=study.image_size,
-        )
-        check_folder(study.output / "cells", "--output")
+        cells = len(study.datasets) * sum(len(self._seeds(row)) for row in self.rows)
+        self._jobs = number_of_jobs(study.jobs, self._compute, cells)
+        recipe = study.recipe.for_backbone(study.backbone)
+        self._workers = training_workers(self._compute, study.workers, recipe)
+        self._ahead: dict[CellKey, Future[Result]] = {}
+        on_first(check_folder)(study.output / "cells", "--output")
         for file in self._files:
-            check_file(file, "--report")
+            on_first(check_file)(file, "--report")
         waiting = dict.fromkeys(study.datasets, _WAITING)
         self.table = Table.empty(self.rows, study.datasets, self._description(), waiting)
 
@@ -93,20 +97,52 @@ class Runner:
         Raises:
             OutputError: the disk has no room for the next cell.
         """
-        mark_output(self.study.output)
-        for name in self.study.datasets:
-            dataset = self._load(name)
-            if dataset is not None:
+        on_first(mark_output)(self.study.output)
+        loaded = {name: self._load(name) for name in self.study.datasets}
+        datasets = {name: dataset for name, dataset in loaded.items() if dataset is not None}
+        with self._side_by_side(datasets):
+            for name, dataset in datasets.items():
                 self._run_on(dataset, name)
         text = self._write_table(last=True)
         picture = self._files[-1]
         with self._not_fatal(picture):
-            save_ladder(self.table, picture)
+            on_first(save_ladder)(self.table, picture)
         return text
+
+    @contextmanager
+    def _side_by_side(self, datasets: dict[str, ProductDataset]) -> Iterator[None]:
+        """Have the cells that are not stored computed side by side while they are waited for."""
+        missing: dict[CellKey, Cell] = {}
+        if self._jobs > 1 and not self.study.stored_only:
+            for name, dataset in datasets.items():
+                for row in self.rows:
+                    with suppress(Exception):  # it is met again, and told, in the row's turn
+                        missing |= self._missing(row, dataset, name)
+        if not missing:
+            yield
+            return
+        output, workers = self.study.output, self.study.workers
+        with side_by_side(self._jobs, missing, output, workers) as self._ahead:
+            yield
+
+    def _missing(self, row: Row, dataset: ProductDataset, name: str) -> dict[CellKey, Cell]:
+        cells = [self._cell(row, dataset, seed) for seed in self._seeds(row)]
+        missing = [cell for cell in cells if not cell.path(self.study.output).exists()]
+        if missing and row.backbone:
+            self._fetch(row)
+            self._show(dataset, name, missing[0].network.preprocessing)
+        return {(row.name, name, cell.seed): cell for cell in missing}
+
+    @cache  # noqa: B019  # a study has one runner
+    def _fetch(self, row: Row) -> None:
+        """Fetch the weights of a row's backbone, once rather than in every process."""
+        backbone = row.backbone or self.study.backbone
+        size = self.study.recipe.for_backbone(backbone).image_size
+        load_network(backbone, self._weights_of(row), size)
 
     def _load(self, name: str) -> ProductDataset | None:
         try:
-            return load_dataset(name, self._data_options)
+            return on_first(load_dataset)(name, self._data_options)
         except Exception as error:  # of one data set: the others are run
             for row in self.rows:
                 self._give_up(row, name, error)
@@ -134,44 +170,57 @@ class Runner:
     def _run_on(self, dataset: ProductDataset, name: str) -> None:
         @lru_cache(maxsize=1)
         def photos(preprocessing: Preprocessing) -> Photos:
-            loaded = Photos.load(dataset, self.study.recipe, preprocessing)
-            self._show(loaded, name, preprocessing)
-            return loaded
+            if rank() == 0:
+                self._show(dataset, name, preprocessing)
+            return Photos.load(dataset, self.study.recipe, preprocessing)
 
         for row in self.rows:
             self._run_row(row, dataset, name, photos)
 
-    def _show(self, photos: Photos, name: str, preprocessing: Preprocessing) -> None:
+    @cache  # noqa: B019  # a study has one runner
+    def _show(self, dataset: ProductDataset, name: str, preprocessing: Preprocessing) -> None:
         """Write what the networks are trained on, for the eye; beside the cells, as it is data."""
         path = self.study.output / "augmented" / f"{name.replace('/', '-')}.png"
         mean, std = preprocessing.mean, preprocessing.std
+        photos = augmented_photos(dataset, self.study.recipe, preprocessing, cache_bytes=0)
         with self._not_fatal(path):
-            save_contact_sheet(photos.augmented, path, rows=8, columns=8, mean=mean, std=std)
+            save_contact_sheet(photos, path, rows=8, columns=8, mean=mean, std=std)
 
     def _run_row(self, row: Row, dataset: ProductDataset, name: str, photos: PhotosFor) -> None:
-        if self.study.stored_only and not self._may_be_stored(row, dataset):
+        if self.study.stored_only and not on_first(self._may_be_stored)(row, dataset):
             # Not even a cell's name is computed: it may take weights that are not here.
             self._leave_out(row, name, _NOT_STORED)
             return
         try:
-            for seed in self.study.seeds if row.backbone else self.study.seeds[:1]:
+            for seed in self._seeds(row):
                 self._run_cell(row, name, self._cell(row, dataset, seed), photos)
             self._finish(row, name)
-        except (OutputError, TeamError):  # what keeps every other cell from being computed as well
+        except (
+            OutputError,
+            BrokenProcessPool,
+        ):  # what keeps every other cell from being computed as well
             raise
         except Exception as error:  # of one row: the others are run
             self._give_up(row, name, error)
 
     def _run_cell(self, row: Row, dataset: str, cell: Cell, photos: PhotosFor) -> None:
         output = self.study.output
-        if self.study.stored_only and not cell.path(output).exists():
+        if self.study.stored_only and not on_first(lambda: cell.path(output).exists())():
             self._leave_out(row, dataset, _NOT_STORED)
             return
-        result = run_cell(cell, lambda: photos(cell.network.preprocessing), output, self._workers)
+        ahead = self._ahead.get((row.name, dataset, cell.seed))
+        if ahead is not None:
+            result = ahead.result()
+        else:
+            load = partial(photos, cell.network.preprocessing)
+            result = run_cell(cell, load, output, self._workers)
         entry = self.table.entries[row.name, dataset]
         self.table.entries[row.name, dataset] = replace(entry, results=(*entry.results, result))
         logger.info("%s, %s: %.1f %%", dataset, row.title, 100 * result.accuracy)
         self._write_table()
+
+    def _seeds(self, row: Row) -> tuple[int, ...]:
+        return self.study.seeds if row.backbone else self.study.seeds[:1]
 
     def _may_be_stored(self, row: Row, dataset: ProductDataset) -> bool:
         """Whether a cell of the row can be named without computing anything, and may be there."""
@@ -245,8 +294,8 @@ class Runner:
         if self.study.paper_table:
             text += "\n" + paper_table()
         try:
-            save_text(text, self._files[0])
-            save_json(to_json(self.table), self._files[1])
+            on_first(save_text)(text, self._files[0])
+            on_first(save_json)(to_json(self.table), self._files[1])
         except OSError as error:
             self.failed |= last
             logger.error("error: the table cannot be written: %s", error)

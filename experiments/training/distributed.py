@@ -1,137 +1,60 @@
-"""Training on several GPUs or machines: torchrun's first process leads, the others help it train.
+"""Several processes, started by torchrun, that run the same program and train together.
 
     torchrun --nproc-per-node 2 experiments/run_all.py grocery-store --data-root DIR
 
-The first process runs the whole program: it alone reads and writes results, scores and reports.
-The others wait for it to train, then compute their share of every step. So a program has no place
-where two processes could come to different decisions, and what it writes is written once.
+Whatever reads or writes results, and whatever is decided by what is there, is the first process's
+alone (`on_first`): the others wait for what came of it, so that all of them go the same way.
 """
 
 from __future__ import annotations
 
 import functools
-import io
-import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
-from functools import partialmethod
-from typing import Any, ParamSpec, cast
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from tqdm import tqdm
-
-logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
-# The longest that one process may keep the others waiting in the middle of an epoch (the first
-# photos may have to be decoded), and between epochs, where the first scores or matches photos.
-_WITHIN_EPOCHS = timedelta(minutes=30)
-_BETWEEN_EPOCHS = timedelta(days=7)
+INTERRUPTED = 130
+"""Exit status of a program that Ctrl-C ended."""
 
+_LONGEST_WAIT = timedelta(days=7)  # for the first process, while it matches or scores photos
 
-class TeamError(RuntimeError):
-    """The processes fell out of step: one of them failed while they worked together."""
-
-
-class Team:
-    """The processes that train together; `Team()` is this one alone.
-
-    Attributes:
-        rank: which of them this is; 0 leads.
-        size: how many there are.
-        broken: whether they fell out of step and can do nothing more together.
-    """
-
-    def __init__(
-        self, rank: int = 0, size: int = 1, messages: dist.ProcessGroup | None = None
-    ) -> None:
-        self.rank = rank
-        self.size = size
-        self.broken = False
-        self._messages = messages
-
-    @property
-    def local_rank(self) -> int:
-        """Which of the processes on this machine this is: the number of its GPU."""
-        return _from_environment("LOCAL_RANK", 0) if self.size > 1 else 0
-
-    def tell(self, message: Any) -> None:
-        """Send tensors and picklable values from the first process to all others.
-
-        Raises:
-            TeamError: another process is gone.
-        """
-        if self.size == 1:
-            return
-        file = io.BytesIO()
-        torch.save(message, file)
-        with self.in_step():
-            dist.broadcast_object_list([file.getvalue()], src=0, group=self._messages)
-
-    def hear(self) -> Any:
-        """Wait for what the first process tells; its tensors arrive on the CPU.
-
-        Raises:
-            TeamError: the first process is gone.
-        """
-        box = [b""]
-        with self.in_step():
-            dist.broadcast_object_list(box, src=0, group=self._messages)
-        # Not a file from elsewhere: this program's own first process has sent it.
-        return torch.load(io.BytesIO(box[0]), map_location="cpu", weights_only=False)
-
-    def mean(self, total: Tensor, count: int) -> float:
-        """Return the sum of all processes' totals over the sum of their counts."""
-        if self.size == 1:
-            return total.item() / count
-        sums = torch.stack([total.double(), torch.full_like(total, count, dtype=torch.float64)])
-        dist.all_reduce(sums)
-        return (sums[0] / sums[1]).item()
-
-    @contextmanager
-    def in_step(self) -> Iterator[None]:
-        """Let all processes compute together; a failure of one of them ends them all.
-
-        Raises:
-            TeamError: this process failed, or another one did.
-        """
-        try:
-            yield
-        except BaseException as error:
-            self.broken = self.size > 1
-            if not self.broken or not isinstance(error, Exception):
-                raise
-            raise TeamError(
-                f"process {self.rank} of {self.size} cannot go on with the others: "
-                f"{type(error).__name__}: {error}. Where that names a lost connection, another "
-                "process has failed first and said why. Finished epochs are kept: start the same "
-                "command again"
-            ) from error
+_store: Any = None  # what the processes know of each other by
+_first_alone = False
 
 
-ALONE = Team()
-"""No other process helps."""
+def size() -> int:
+    """Return how many processes share the work of whoever asks: 1 within `on_first`."""
+    together = dist.is_available() and dist.is_initialized() and not _first_alone
+    return dist.get_world_size() if together else 1
 
-_team = ALONE
 
-
-def current_team() -> Team:
-    """Return the processes that this one trains with."""
-    return _team
+def rank() -> int:
+    """Return which of them this one is, from 0."""
+    return dist.get_rank() if size() > 1 else 0
 
 
 def processes_here() -> int:
     """Return how many processes torchrun started on this machine; 1 without it."""
-    return _from_environment("LOCAL_WORLD_SIZE", 1)
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def led_by_first_process(main: Callable[P, int]) -> Callable[P, int]:
-    """Decorate a program: under torchrun its first process runs it, the others help it train.
+def number_here() -> int:
+    """Return which of the processes on this machine this one is, from 0: the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def run_together(main: Callable[P, int]) -> Callable[P, int]:
+    """Decorate a program that torchrun may start several processes of; only the first is heard.
 
     Args:
         main: the program; returns its exit status. Without torchrun it runs as it is.
@@ -139,48 +62,97 @@ def led_by_first_process(main: Callable[P, int]) -> Callable[P, int]:
 
     @functools.wraps(main)
     def run(*arguments: P.args, **options: P.kwargs) -> int:
-        if _from_environment("WORLD_SIZE", 1) == 1 or _team is not ALONE:
+        if os.environ.get("WORLD_SIZE", "1") == "1" or size() > 1:
             return main(*arguments, **options)
-        with _joined() as members:
-            if members.rank:
-                return _help(members)
-            try:
-                return main(*arguments, **options)
-            except TeamError as error:
-                logger.error("error: %s", error)
-                return 1
-            finally:
-                if not members.broken:
-                    members.tell(None)
+        _join()
+        with ExitStack() as stack:
+            if rank():
+                nowhere = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(redirect_stdout(nowhere))
+                stack.enter_context(redirect_stderr(nowhere))
+            status = main(*arguments, **options)
+        if status == INTERRUPTED:
+            return status
+        # A failed process would make torchrun end the first one, which may not have said all yet.
+        status = 0 if rank() else status
+        dist.destroy_process_group()
+        return status
 
     return run
 
 
-def _help(members: Team) -> int:
-    """Do what the first process asks for until it is done; return the exit status."""
-    # One progress bar for all processes is enough: the first one's.
-    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
-    while (task := members.hear()) is not None:
-        task()
-    return 0
+def on_first(call: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that the first process alone calls, for all: each has what comes of it.
+
+    All processes call it together. What `call` returns or raises must be picklable.
+    """
+
+    @functools.wraps(call)
+    def run(*arguments: P.args, **options: P.kwargs) -> T:
+        global _first_alone
+        if size() == 1:
+            return call(*arguments, **options)
+        outcome: list[tuple[T | None, Exception | None]] = [(None, None)]
+        if rank() == 0:
+            _first_alone = True
+            try:
+                outcome = [(call(*arguments, **options), None)]
+            except Exception as error:
+                outcome = [(None, error)]
+            finally:
+                _first_alone = False
+        with in_step():
+            dist.broadcast_object_list(outcome, src=0, device=torch.device("cpu"))
+        result, error_of_all = outcome[0]
+        if error_of_all is not None:
+            raise error_of_all
+        return result  # type: ignore[return-value]
+
+    return run
+
+
+def mean(total: Tensor, count: int) -> float:
+    """Return the sum of all processes' totals over the sum of their counts."""
+    sums = torch.stack([total.double(), torch.full_like(total, count, dtype=torch.float64)])
+    if size() > 1:
+        dist.all_reduce(sums)
+    return (sums[0] / sums[1]).item()
 
 
 @contextmanager
-def _joined() -> Iterator[Team]:
-    global _team
-    has_nccl = torch.cuda.is_available() and dist.is_nccl_available()  # Windows has none
-    backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
-    dist.init_process_group(backend, timeout=_WITHIN_EPOCHS)
-    messages = cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=_BETWEEN_EPOCHS))
-    _team = Team(dist.get_rank(), dist.get_world_size(), messages)
+def in_step() -> Iterator[None]:
+    """Let all processes compute together; an error of one of them ends them all.
+
+    Raises:
+        SystemExit: one of several processes failed; the first to do so has said why.
+    """
     try:
-        yield _team
-    finally:
-        # Out of step there is nobody to say goodbye to; the end of the process ends connections.
-        if not _team.broken:
-            dist.destroy_process_group()
-        _team = ALONE
+        yield
+    except Exception as error:
+        if size() == 1:
+            raise
+        # The others fail next, as the connection to this one is lost.
+        if _store.add("failures", 1) == 1:
+            print(
+                f"error: process {rank()} of {size()} failed: {type(error).__name__}: {error}. "
+                "Where that names a lost connection, another process was killed. Finished epochs "
+                "are kept: start the same command again",
+                file=sys.__stderr__,
+                flush=True,
+            )
+        raise SystemExit(1) from error
 
 
-def _from_environment(name: str, default: int) -> int:
-    return int(os.environ.get(name, default))
+def _join() -> None:
+    global _store
+    from torch.distributed.rendezvous import rendezvous
+
+    has_nccl = torch.cuda.is_available() and dist.is_nccl_available()  # Windows has none
+    _store, number, count = next(rendezvous("env://"))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if has_nccl else "gloo",
+        store=_store,
+        rank=number,
+        world_size=count,
+        timeout=_LONGEST_WAIT,
+    )

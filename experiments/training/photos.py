@@ -6,9 +6,25 @@ from dataclasses import dataclass
 
 from experiments.data.augment import training_transform
 from experiments.data.dataset import ProductDataset
-from experiments.data.torch_dataset import PhotoDataset
+from experiments.data.torch_dataset import GIB, PhotoDataset
 from experiments.training.recipe import Recipe
 from lca_fused.preprocessing import Preprocessing
+
+
+def augmented_photos(
+    dataset: ProductDataset,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    cache_bytes: int = 2 * GIB,
+) -> PhotoDataset:
+    """Return the training photos, augmented, decoded once if `cache_bytes` hold them."""
+    return PhotoDataset(
+        dataset.train,
+        training_transform(preprocessing, recipe.augmentation),
+        repeats=dataset.train_repeats,
+        cache_side=preprocessing.kept_side,
+        cache_bytes=cache_bytes,
+    )
 
 
 @dataclass(frozen=True)
@@ -28,10 +44,9 @@ class Photos:
     @classmethod
     def load(cls, dataset: ProductDataset, recipe: Recipe, preprocessing: Preprocessing) -> Photos:
         """Decode all photos of `dataset`; raises ImageError for one that cannot be read."""
-        augment = training_transform(preprocessing, recipe.augmentation)
         plain, side = preprocessing.transform(), preprocessing.kept_side
         return cls(
-            PhotoDataset(dataset.train, augment, repeats=dataset.train_repeats, cache_side=side),
+            augmented_photos(dataset, recipe, preprocessing),
             PhotoDataset(dataset.validation, plain, cache_side=side)
             if dataset.validation
             else None,

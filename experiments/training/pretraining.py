@@ -17,7 +17,7 @@ from experiments.data.embedded import is_rendered, load_scenario
 from experiments.networks.model import new_classifier
 from experiments.storage import save_checkpoint
 from experiments.training.device import Compute
-from experiments.training.distributed import ALONE
+from experiments.training.distributed import on_first
 from experiments.training.photos import Photos
 from experiments.training.recipe import Recipe
 from experiments.training.trainer import Trainer
@@ -60,6 +60,7 @@ def is_pretrained(output: Path, options: DataOptions, compute: Compute) -> bool:
     return backbone_file(output, dataset, PRETRAINING, compute.precision).exists()
 
 
+@on_first  # so small that other processes would not help, and its BatchNorm learns
 def pretrain_embedded_backbone(
     output: Path, options: DataOptions, compute: Compute, workers: int
 ) -> Path:
@@ -85,7 +86,6 @@ def pretrain_embedded_backbone(
         checkpoint=path.with_suffix(".checkpoint.pt"),
         workers=workers,
         title="pretraining the embedded backbone",
-        team=ALONE,  # so small that others would not help, and its BatchNorm learns
     )
     trainer.fit(photos.train(0), photos.validation)
     save_checkpoint(trainer.model.backbone.state_dict(), path)

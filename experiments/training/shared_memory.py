@@ -6,8 +6,9 @@ import logging
 import shutil
 from pathlib import Path
 
-from experiments.training.device import DeviceError
-from experiments.training.distributed import processes_here
+from experiments.training.device import Compute, DeviceError, share_cores
+from experiments.training.distributed import on_first, processes_here
+from experiments.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +17,30 @@ _PREFETCHED = 2  # batches that each worker of a DataLoader holds ready
 _MB = 1_000_000
 
 
-def workers_that_fit(workers: int, asked: int | None, *, photos: int, image_size: int) -> int:
+def training_workers(compute: Compute, asked: int | None, recipe: Recipe, *, jobs: int = 1) -> int:
+    """Divide the cores between training and the workers that augment photos; return how many.
+
+    Args:
+        compute: where the model trains.
+        asked: as many workers as were asked for by name, or None.
+        recipe: with an image size (`Recipe.for_backbone`).
+        jobs: processes like this one that train at the same time.
+
+    Raises:
+        DeviceError: the shared memory does not hold the batches of the workers asked for.
+    """
+    return on_first(workers_that_fit)(
+        share_cores(compute, asked, training=True, jobs=jobs),
+        asked,
+        photos=recipe.batch_size,
+        image_size=recipe.image_size,
+        jobs=jobs,
+    )
+
+
+def workers_that_fit(
+    workers: int, asked: int | None, *, photos: int, image_size: int, jobs: int = 1
+) -> int:
     """Return a number of workers whose batches the shared memory holds.
 
     A container has 64 MB of it unless asked for more, and a process that finds it full is killed.
@@ -26,13 +50,14 @@ def workers_that_fit(workers: int, asked: int | None, *, photos: int, image_size
         asked: as many as were asked for by name, or None.
         photos: of a batch.
         image_size: of its photos (3, S, S), float32.
+        jobs: processes that have as many workers each.
 
     Raises:
         DeviceError: it does not hold the batches of the workers that were asked for.
     """
     if workers == 0 or not _FOLDER.is_dir():
         return workers
-    batch = 4 * 3 * image_size**2 * photos * processes_here()
+    batch = 4 * 3 * image_size**2 * photos * processes_here() * jobs
     free = shutil.disk_usage(_FOLDER).free
     # One more is being computed on.
     fitting = max(0, free // batch - 1) // _PREFETCHED

@@ -12,9 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from experiments.networks.model import ModelError
+from experiments.training import distributed
 from experiments.training.batches import Batches, Part
 from experiments.training.device import Compute
-from experiments.training.distributed import ALONE, Team
 from experiments.training.layer_groups import freeze, keep_frozen_statistics
 from experiments.training.optimization import make_optimizer, make_scheduler
 from experiments.training.order import epoch_seed
@@ -35,7 +35,6 @@ class Stepper:
         recipe: the hyper-parameters.
         compute: device and precision.
         steps: of the whole run; the learning rate follows them.
-        team: the processes that share the steps.
 
     Attributes:
         evaluated: the model to score: the moving average of the weights, or the model itself.
@@ -52,15 +51,14 @@ class Stepper:
         compute: Compute,
         *,
         steps: int,
-        team: Team = ALONE,
     ) -> None:
-        if team.size > 1 and not recipe.freeze_batch_norm:
+        self._processes = distributed.size()
+        if self._processes > 1 and not recipe.freeze_batch_norm:
             model = _with_common_statistics(model, compute)
         self.model = model.to(compute.device).to(memory_format=torch.channels_last)
         self.loss = loss.to(compute.device)
         self.recipe = recipe
         self.compute = compute
-        self.team = team
         freeze(self.model.backbone, recipe.freeze)
         self.optimizer = make_optimizer(self.model, recipe)
         self.scheduler = make_scheduler(self.optimizer, recipe, steps)
@@ -75,21 +73,15 @@ class Stepper:
             else None
         )
         self._network: nn.Module = self.model
+        if self._processes > 1:
+            device_ids = [compute.device] if compute.device.type == "cuda" else None
+            with distributed.in_step():
+                self._network = DistributedDataParallel(self.model, device_ids=device_ids)
 
     @property
     def evaluated(self) -> nn.Module:
         """The model to score: the moving average of the weights, or the model itself."""
         return self.model if self.average is None else self.average.module
-
-    def join(self) -> None:
-        """Add up gradients with the other processes from now on; all of them call it together."""
-        if self.team.size == 1:
-            return
-        device = self.compute.device
-        with self.team.in_step():
-            self._network = DistributedDataParallel(
-                self.model, device_ids=[device] if device.type == "cuda" else None
-            )
 
     def epoch(
         self, batches: Batches, epoch: int, seed: int, done: Callable[[int], Any] = lambda _: None
@@ -111,7 +103,7 @@ class Stepper:
             if part.last:
                 self.update()
                 done(part.step_photos)
-        return self.team.mean(total, count)
+        return distributed.mean(total, count)
 
     def start_training(self) -> None:
         """Put the model in training mode, with BatchNorm as the recipe has it."""
@@ -129,8 +121,8 @@ class Stepper:
             part: which part of which step they are.
         """
         images, labels = to_device(images, labels, self.compute.device)
-        # The team takes the mean over processes; the step wants the mean over its photos.
-        share = part.photos * self.team.size / part.step_photos
+        # torch takes the mean over processes; the step wants the mean over its photos.
+        share = part.photos * self._processes / part.step_photos
         with self._gradients_travel(part.last):
             with self.compute.autocast():
                 logits = self._network(images)

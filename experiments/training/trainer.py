@@ -18,8 +18,7 @@ from experiments.networks.model import ModelError
 from experiments.storage import CheckpointError, load_checkpoint, save_checkpoint
 from experiments.training.batches import Batches
 from experiments.training.device import Compute
-from experiments.training.distributed import Team, current_team
-from experiments.training.helping import helpers
+from experiments.training.distributed import in_step, on_first, rank, size
 from experiments.training.recipe import Recipe
 from experiments.training.scoring import Score, score
 from experiments.training.steps import Stepper
@@ -37,6 +36,7 @@ class Progress:
         best_model: its state dict.
         history: per epoch, training loss and validation accuracy and loss.
         epoch_seconds: spent on the training photos of each epoch, validation not included.
+        peak_bytes: the most GPU memory that tensors took in an epoch; None on a CPU.
     """
 
     epoch: int = 0
@@ -45,6 +45,7 @@ class Progress:
     best_model: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     epoch_seconds: list[float] = field(default_factory=list)
+    peak_bytes: int | None = None
 
 
 class Trainer:
@@ -64,7 +65,6 @@ class Trainer:
         checkpoint: file the state is kept in between epochs; continued from if it exists.
         workers: processes that load and augment photos.
         title: shown beside the progress bar.
-        team: the processes that share the steps; None for those that torchrun started.
     """
 
     def __init__(
@@ -78,7 +78,6 @@ class Trainer:
         checkpoint: Path,
         workers: int = 0,
         title: str = "",
-        team: Team | None = None,
     ) -> None:
         self.model = model.to(compute.device).to(memory_format=torch.channels_last)
         self.loss = loss
@@ -89,7 +88,6 @@ class Trainer:
         self.workers = workers
         self.title = title
         self.progress = Progress()
-        self.team = current_team() if team is None else team
 
     def fit(self, train: PhotoDataset, validation: PhotoDataset | None) -> Progress:
         """Train to the last epoch and load the best one's weights into the model.
@@ -100,7 +98,7 @@ class Trainer:
         Raises:
             ModelError: the training loss is no longer a finite number.
             CheckpointError: the checkpoint is not one of such a run.
-            TeamError: one of several processes failed in the middle of an epoch.
+            SystemExit: one of several processes failed in the middle of an epoch.
         """
         batches = self._training_batches(train)
         stepper = Stepper(
@@ -109,20 +107,16 @@ class Trainer:
             self.recipe,
             self.compute,
             steps=batches.steps * self.recipe.epochs,
-            team=self.team,
         )
         self._resume(stepper)
-        with (
-            helpers(stepper, self.loss, train, self.seed, self.workers),
-            tqdm(
-                total=len(train) * self.recipe.epochs,
-                initial=len(train) * self.progress.epoch,
-                unit="img",
-                desc=self.title,
-                smoothing=0.05,
-                mininterval=1.0,
-            ) as bar,
-        ):
+        with tqdm(
+            total=len(train) * self.recipe.epochs,
+            initial=len(train) * self.progress.epoch,
+            unit="img",
+            desc=self.title,
+            smoothing=0.05,
+            mininterval=1.0,
+        ) as bar:
             while not self._finished():
                 mean_loss = self._train_epoch(stepper, batches, bar)
                 self._finish_epoch(stepper.evaluated, mean_loss, validation, bar)
@@ -141,10 +135,15 @@ class Trainer:
 
     def _train_epoch(self, stepper: Stepper, batches: Batches, bar: Any) -> float:
         epoch, start = self.progress.epoch, time.perf_counter()
-        self.team.tell(epoch)
-        with self.team.in_step():
+        on_gpu = self.compute.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(self.compute.device)
+        with in_step():
             mean_loss = stepper.epoch(batches, epoch, self.seed, bar.update)
         self.progress.epoch_seconds.append(time.perf_counter() - start)
+        if on_gpu:
+            peak = torch.cuda.max_memory_allocated(self.compute.device)
+            self.progress.peak_bytes = max(peak, self.progress.peak_bytes or 0)
         if not math.isfinite(mean_loss):
             raise ModelError(
                 f"{self.title}: the training loss became {mean_loss} in epoch "
@@ -176,24 +175,31 @@ class Trainer:
             train,
             self.recipe,
             self.seed,
-            size=self.team.size,
+            rank=rank(),
+            size=size(),
             workers=self.workers,
             pin_memory=self.compute.device.type == "cuda",
         )
 
+    @on_first
     def _score(self, model: nn.Module, photos: PhotoDataset) -> Score:
         # Decoded photos are ready sooner than workers would be.
         workers = 0 if photos.cached else self.workers
         batches = DataLoader(photos, batch_size=self.recipe.batch_size, num_workers=workers)
         return score(model, batches, self.compute)
 
+    @on_first
     def _save(self, stepper: Stepper) -> None:
         save_checkpoint(stepper.state_dict() | {"progress": vars(self.progress)}, self.checkpoint)
 
+    @on_first
+    def _stored_state(self) -> dict[str, Any] | None:
+        return load_checkpoint(self.checkpoint) if self.checkpoint.exists() else None
+
     def _resume(self, stepper: Stepper) -> None:
-        if not self.checkpoint.exists():
+        state = self._stored_state()
+        if state is None:
             return
-        state = load_checkpoint(self.checkpoint)
         try:
             stepper.load_state_dict(state)
             self.progress = Progress(**state["progress"])

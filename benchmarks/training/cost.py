@@ -1,6 +1,6 @@
 """Prints what a training step costs, head by head on one backbone.
 
-python -m experiments.training.cost --backbone resnext101-32x8d --heads gap lca --batch-size 2
+python -m benchmarks.training.cost --backbone resnext101-32x8d --heads gap lca --batch-size 2
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import torch
 import tyro
 from tabulate import tabulate
 
-from benchmarks.machine import device_name
+from benchmarks.training.step_cost import CLASSES, ROUNDS, StepCost, step_costs
 from experiments.console import set_up_console
 from experiments.storage import save_json
-from experiments.training.device import Compute, Precision, resolve_compute
+from experiments.training.device import Compute, Precision, device_name, resolve_compute
 from experiments.training.recipe import Recipe
-from experiments.training.step_cost import CLASSES, ROUNDS, StepCost, step_costs
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table; return the exit status."""
     set_up_console()
-    options = tyro.cli(Options, args=arguments, prog="python -m experiments.training.cost")
+    options = tyro.cli(Options, args=arguments, prog="python -m benchmarks.training.cost")
     try:
         compute = resolve_compute(options.device, options.precision)
         recipe = Recipe(

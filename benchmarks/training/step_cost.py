@@ -88,13 +88,6 @@ class StepCost:
         return [mine / its for mine, its in zip(self.rounds, floor.rounds, strict=True)]
 
 
-def step_cost(
-    backbone: str, weights: Path | None, head: str, recipe: Recipe, compute: Compute
-) -> StepCost:
-    """Return the cost of one head's step; see `step_costs`, which compares several fairly."""
-    return step_costs(backbone, weights, [head], recipe, compute)[head]
-
-
 def step_costs(
     backbone: str,
     weights: Path | None,

@@ -1,6 +1,6 @@
 """What LCA adds to the time of an exported network, photo by photo.
 
-    python -m experiments.deploy.onnx_latency --backbone mobilenet-v2 --threads 2
+    python -m benchmarks.training.onnx_latency --backbone mobilenet-v2 --threads 2
 
 Times ONNX files of one backbone under three heads in turn, in onnxruntime at batch 1: gap-fc (the
 parameters of LCA on one position), the projection alone (every position, no rectangles) and LCA.
@@ -72,7 +72,7 @@ class Projection(nn.Module):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table that `arguments` (default: the command line) ask for."""
     set_up_console()
-    options = tyro.cli(Options, args=arguments, prog="onnx_latency")
+    options = tyro.cli(Options, args=arguments, prog="python -m benchmarks.training.onnx_latency")
     with tempfile.TemporaryDirectory() as folder:
         networks = export_networks(options, Path(folder))
         times = measure(networks, options)
