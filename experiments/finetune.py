@@ -26,8 +26,8 @@ if not __package__:  # run as a file, from whatever folder: the packages are bes
 from experiments.console import set_up_console
 from experiments.data.catalog import DataOptions, readable
 from experiments.data.dataset import DataError, ProductDataset
-from experiments.data.embedded import write_scenario
 from experiments.data.folder import load_folder
+from experiments.data.generated import write_scenario
 from experiments.data.own_output import mark_output
 from experiments.methods import METHODS
 from experiments.networks.model import ModelError

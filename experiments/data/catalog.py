@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from experiments.data.copies import describe_copies, find_copies
 from experiments.data.dataset import DataError, ProductDataset, Sample
-from experiments.data.embedded_source import EMBEDDED
 from experiments.data.folder import FOLDER
+from experiments.data.generated_source import EMBEDDED
 from experiments.data.grocery_store import GROCERY_STORE
 from experiments.data.grozi import GROZI_120
 from experiments.data.images import BadImage, check_images

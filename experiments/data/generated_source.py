@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from experiments.data.dataset import ProductDataset
-from experiments.data.embedded import load_scenario
+from experiments.data.generated import load_scenario
 from experiments.data.source import CatalogEntry, DataOptions, Source
 
 
