@@ -421,7 +421,7 @@ def test_torch_and_the_workers_share_the_cores(monkeypatch):
     ("cores", "jobs", "shares"),
     [
         (1, 1, (1, 0)),
-        (2, 1, (2, 0)),
+        (2, 1, (1, 1)),
         (4, 1, (3, 1)),
         (16, 1, (12, 4)),
         (16, 4, (3, 1)),

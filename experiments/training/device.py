@@ -82,15 +82,18 @@ def share_cores(
     Args:
         compute: where the model runs; a GPU leaves all cores to the workers.
         workers: processes that load photos; None for half the cores, 8 at most. Where a CPU trains
-            they are a quarter, and none of fewer than four cores: augmenting a photo takes a tenth
-            (MobileNetV2, 224 px) to two fifths (the embedded network, 112 px) of the time that one
-            core trains on it.
+            on four cores or more they are a quarter: augmenting a photo takes a tenth (MobileNetV2,
+            224 px) to two fifths (the embedded network, 112 px) of the time that one core trains
+            on it. Of two cores one stays theirs: two threads are at best 4 % (the embedded network)
+            faster, and three times slower where anything else wants a core.
         training: whether photos are trained on, which are decoded already.
         jobs: processes like this one. They and those that torchrun started here have equal shares.
     """
     mine = max(1, cores() // (processes_here() * jobs))
     on_cpu = compute.device.type == "cpu"
-    default = mine // 4 if training and on_cpu else max(1, mine // 2)
+    default = mine // 4 if training and on_cpu and mine >= 4 else mine // 2
+    if not training:
+        default = max(1, default)
     chosen = min(8, default) if workers is None else workers
     if on_cpu and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, mine - chosen))
