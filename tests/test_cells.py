@@ -54,6 +54,7 @@ def test_what_photos_are_used_for_is_part_of_the_name(cell):
         replace(data, train=(replace(photo, label=1),)),
         replace(data, validation=data.test, test=data.validation),
         replace(data, train_repeats=5),
+        replace(data, train=(replace(photo, mask=photo.path),)),
     ):
         assert replace(cell, dataset=changed).path(Path()) != cell.path(Path())
 
@@ -133,11 +134,3 @@ def test_finished_matching_is_kept_until_its_result_is_stored(cell, tmp_path, mo
     result = run_cell(matching, pytest.fail, output, workers=0)
     assert run_cell(matching, pytest.fail, output, workers=0) == result
     assert not list(scores.glob("sift-scores-*.npz"))
-
-
-def test_a_cut_out_is_known_by_its_mask_as_well(cell, tmp_path):
-    mask = tmp_path / "mask.png"
-    mask.write_bytes(b"mask")
-    first, *others = cell.dataset.train
-    cut_out = replace(cell.dataset, train=(replace(first, mask=mask), *others))
-    assert replace(cell, dataset=cut_out).path(Path()) != cell.path(Path())

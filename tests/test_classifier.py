@@ -426,12 +426,14 @@ def test_images_need_not_have_three_channels(channels):
         assert attached(images(channels=channels)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("make", [resnet, TIMM["test_convnext"]])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("make", [resnet, TIMM["test_resnet"], TIMM["test_convnext"]])
 def test_new_layers_follow_the_models_dtype(make, dtype):
-    attached = attach_lca(make().to(dtype), 7)
+    attached = attach_lca(make().to(dtype).eval(), 7)
     assert {parameter.dtype for parameter in attached.parameters()} == {dtype}
-    assert attached(images().to(dtype)).dtype == dtype
+    logits = attached(images().to(dtype))
+    assert logits.dtype == dtype
+    assert logits.isfinite().all()
     attached.reset_classifier(3)
     assert attached.classifier.weight.dtype == dtype
 

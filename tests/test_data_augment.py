@@ -163,12 +163,6 @@ def test_evaluation_takes_the_centre(height, width):
     torch.testing.assert_close(drawn.as_subclass(Tensor), expected)
 
 
-def test_evaluation_can_keep_the_whole_square():
-    image = photo(28, 28)
-    drawn = preprocessing(28, crop=1.0).transform()(image)
-    torch.testing.assert_close(drawn.as_subclass(Tensor), normalised(image))
-
-
 @pytest.mark.parametrize(
     "strength",
     [

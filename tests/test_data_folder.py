@@ -117,20 +117,40 @@ def test_root_is_a_file(tmp_path):
     assert "photos.zip is a file, not a folder: expected" in refusal(tmp_path / "photos.zip")
 
 
-def test_all_empty_classes_are_named(tmp_path):
-    message = refusal(tree(tmp_path, train__a=1, train__b=0, train__c=0, train__d=1, test__a=1))
-    assert f"2 of 4 class folders in {tmp_path / 'train'} hold no image" in message
-    assert '"b", "c". Add photos to them, or remove them' in message
+TRAINED = {"train__a": 2, "train__b": 2}
 
 
-def test_no_classes(tmp_path):
-    assert f"no classes: {tmp_path} has no folders in it; expected" in refusal(tmp_path)
-
-
-def test_one_class(tmp_path):
-    message = refusal(tree(tmp_path, train__cola=3, test__cola=1))
-    assert 'only one class, "cola"' in message
-    assert "expected at least 2" in message
+@pytest.mark.parametrize(
+    ("photos", "said"),
+    [
+        ({}, "no classes: {root} has no folders in it; expected"),
+        ({"train__c": 3, "test__c": 1}, 'only one class, "c", in {train}: expected at least 2'),
+        (
+            {**TRAINED, "train__c": 0, "train__d": 0, "test__a": 1},
+            "2 of 4 class folders in {train} hold no image",
+        ),
+        (
+            {**TRAINED, "train__c": 0, "train__d": 0, "test__a": 1},
+            '"c", "d". Add photos to them, or remove them',
+        ),
+        (TRAINED, "no test photos: {train} is there, {test} is not"),
+        (TRAINED, "Put photos into"),
+        ({**TRAINED, "test__a": 0}, "no test photos: no class folder in {test} holds an image"),
+        (
+            {**TRAINED, "test__a": 1, "validation__a": 0},
+            "remove {validation} to hold out training photos",
+        ),
+        (
+            {**TRAINED, "test__a": 1, "validation__a": 1, "val__a": 1},
+            "both val/ and validation/, expected one validation folder. Remove",
+        ),
+        ({"a": 1, "b": 1}, "no class has two photos. Add photos"),
+        ({"val__a": 2, "test__a": 1}, 'has "test", "val" but no folder train'),
+    ],
+)
+def test_a_layout_that_cannot_be_used_is_refused_with_what_to_change(tmp_path, photos, said):
+    folders = {name: tmp_path / name for name in ("train", "test", "validation")}
+    assert said.format(root=tmp_path, **folders) in refusal(tree(tmp_path, **photos))
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
@@ -141,36 +161,6 @@ def test_classes_that_are_not_trained_on_are_listed(tmp_path, split):
         f'{tmp_path / split} has photos of 2 classes that are not trained on: "x", "y"' in message
     )
     assert f"Add their folders to {tmp_path / 'train'}, or remove them" in message
-
-
-def test_no_test_folder(tmp_path):
-    message = refusal(tree(tmp_path, train__a=2, train__b=2))
-    assert f"no test photos: {tmp_path / 'train'} is there, {tmp_path / 'test'} is not" in message
-    assert "Put photos into" in message
-
-
-def test_no_photos_in_the_test_folder(tmp_path):
-    message = refusal(tree(tmp_path, train__a=2, train__b=2, test__a=0))
-    assert f"no test photos: no class folder in {tmp_path / 'test'} holds an image" in message
-
-
-def test_no_photos_in_the_validation_folder(tmp_path):
-    message = refusal(tree(tmp_path, train__a=2, train__b=2, test__a=1, validation__a=0))
-    assert f"remove {tmp_path / 'validation'} to hold out training photos" in message
-
-
-def test_two_validation_folders(tmp_path):
-    root = tree(tmp_path, train__a=2, train__b=2, test__a=1, validation__a=1, val__a=1)
-    assert "both val/ and validation/, expected one validation folder. Remove" in refusal(root)
-
-
-def test_nothing_to_split_off(tmp_path):
-    assert "no class has two photos. Add photos" in refusal(tree(tmp_path, a=1, b=1))
-
-
-def test_splits_without_train_are_not_taken_for_classes(tmp_path):
-    message = refusal(tree(tmp_path, val__a=2, test__a=1))
-    assert 'has "test", "val" but no folder train' in message
 
 
 def test_train_repeats_of_zero(tmp_path):

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -152,18 +153,13 @@ def test_what_it_trains_is_a_model_of_the_library(
         [float(row["probability_1"]) for row in table], abs=2e-6
     )
     assert [row["class_1"] for row in table] == [cell["classes"][top[0]] for top in cell["top5"]]
-    assert set(np.ptp(expected.numpy(), axis=1) > 1e-3) == {True}, "or any model would do"
-
-
-def test_the_model_says_what_it_was_trained_on_and_tested_at(photos, options, run, without_report):
-    assert main([str(photos), *options]) == 0
-    (cell,), (model,) = cells(run), (run / "cells").rglob("*.model")
     description = load_classifier(model).description
     right = sum(top[0] == label for top, label in zip(cell["top5"], cell["labels"], strict=True))
     assert description.accuracy == {"test": right / 12, "test_photos": 12}
     assert description.training == cell["settings"]
     assert description.preprocessing.image_size == 32
     assert {path.name for path in model.iterdir()} == {"config.json", "model.safetensors"}
+    assert set(np.ptp(expected.numpy(), axis=1) > 1e-3) == {True}, "or any model would do"
 
 
 def test_run_again_it_computes_nothing_and_writes_the_report(photos, options, run, monkeypatch):
@@ -296,11 +292,6 @@ def test_unreadable_photos_are_listed_and_can_be_skipped(photos, options, caplog
     assert str(bad) in caplog.text
 
 
-def test_one_class_is_refused(unsplit, options, caplog):
-    assert main([str(unsplit(apple=6)), *options]) == 1
-    assert "only one class" in caplog.text
-
-
 def test_missing_folder_is_named(tmp_path, options, caplog):
     assert main([str(tmp_path / "nowhere"), *options]) == 1
     assert "nowhere" in caplog.text
@@ -347,7 +338,9 @@ def test_an_output_that_cannot_be_written_is_refused_before_photos_are_read(
 def test_a_disk_without_room_for_checkpoints_is_found_before_training(
     photos, options, run, caplog, monkeypatch
 ):
-    monkeypatch.setattr("experiments.outputs.shutil.disk_usage", lambda _: Usage(free=1_000_000))
+    monkeypatch.setattr(
+        "experiments.outputs.shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000)
+    )
     monkeypatch.setattr(Trainer, "fit", pytest.fail)
     assert main([str(photos), *options]) == 2
     assert "0.00 GiB free, and model and checkpoints may take" in caplog.messages[-1]
@@ -400,16 +393,11 @@ def test_shared_memory_that_does_not_hold_the_workers_batches_is_found_before_tr
 ):
     monkeypatch.setattr("experiments.finetune.load_own_photos", pytest.fail)
     usage = "experiments.training.shared_memory.shutil.disk_usage"
-    monkeypatch.setattr(usage, lambda _: Usage(free=300_000))
+    monkeypatch.setattr(usage, lambda _: SimpleNamespace(free=300_000))
     assert main([str(photos), *options, "--workers", "2"]) == 2
     (line,) = caplog.messages
     assert "0.3 MB free, and 2 workers need up to 0.4 MB" in line
     assert "use --workers 1" in line
-
-
-class Usage:
-    def __init__(self, free):
-        self.free = free
 
 
 def test_a_report_that_fails_costs_neither_model_nor_message(

@@ -249,24 +249,6 @@ def test_calls_are_bitwise_repeatable(device):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("side", [(3, 4), (9, 9)])
-def test_features_that_are_never_positive_give_zeros_and_zero_gradients(device, side, path):
-    inputs = _to(device, random_inputs((2, 3, *side), 6, dtype=torch.float32))
-    inputs["bias"] -= 100
-    results = with_gradients(accumulate, inputs, torch.ones(2, 6, device=device))
-    assert not any(tensor.any() for tensor in results.values())
-    assert not accumulate(**inputs).any()
-
-
-def test_nan_stays_nan(device, path):
-    inputs = _to(device, random_inputs((2, 3, 3, 4), 6, dtype=torch.float32))
-    inputs["x"][0, 1, 2, 3] = float("nan")
-    results = with_gradients(accumulate, inputs, torch.ones(2, 6, device=device))
-    for output in (results["output"], accumulate(**inputs)):
-        assert output[0].isnan().all()
-        assert output[1].isfinite().all()
-
-
 @pytest.mark.parametrize("frozen", ["x", "weight", "bias"])
 def test_frozen_inputs_get_no_gradient_and_leave_the_others_right(device, frozen):
     inputs = _to(device, random_inputs((2, 3, 3, 4), 6, dtype=torch.float32))

@@ -74,27 +74,32 @@ def expected(projection: Tensor, kernel_sizes: KernelSizes | None = None) -> tup
     return pooled.detach(), gate * positions
 
 
+def assert_within(
+    limit: float, projection: Tensor, sizes: KernelSizes | None = None, gate_limit: float = 0.0
+) -> None:
+    """Compare sums without and with a gate map, and the gate map, with the reference."""
+    pooled, gate_map = expected(projection, sizes)
+    ours = pool(projection, gate=True, kernel_sizes=sizes)
+    alone, _ = pool(projection, gate=False, kernel_sizes=sizes)
+    assert relative_error(alone, pooled) <= limit
+    assert relative_error(ours[0], pooled) <= limit
+    assert relative_error(ours[1], gate_map) <= max(limit, gate_limit)
+
+
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("bias", BIASES)
 def test_float32_is_within_2e_6_however_many_rectangles_are_negative(side, bias):
     projection = random_projection(side, bias)
-    pooled, gate_map = expected(projection)
+    assert_within(2e-6, projection)
+    pooled, _ = expected(projection)
     for splits in (1, 2):
         assert relative_error(pool(projection, gate=False, splits=splits)[0], pooled) <= 2e-6
-    ours = pool(projection, gate=True)
-    assert relative_error(ours[0], pooled) <= 2e-6
-    assert relative_error(ours[1], gate_map) <= 2e-6
 
 
 @pytest.mark.parametrize("bias", [0.0, -1.0])
 @pytest.mark.parametrize("sizes", [((1, 1),), LONG_SIZES])
 def test_kernel_sizes_may_be_chosen(sizes, bias):
-    projection = random_projection((6, 18), bias)
-    pooled, gate_map = expected(projection, sizes)
-    assert relative_error(pool(projection, gate=False, kernel_sizes=sizes)[0], pooled) <= 2e-6
-    ours = pool(projection, gate=True, kernel_sizes=sizes)
-    assert relative_error(ours[0], pooled) <= 2e-6
-    assert relative_error(ours[1], gate_map) <= 2e-6
+    assert_within(2e-6, random_projection((6, 18), bias), sizes)
 
 
 @pytest.mark.parametrize(
@@ -114,15 +119,10 @@ def test_no_column_is_off_by_more_than_eight_roundings_of_its_open_rectangles(si
 @pytest.mark.parametrize("side", [(5, 6), (2, 35)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_other_dtypes_are_summed_up_with_far_less_error_than_they_have(side, dtype):
-    projection = random_projection(side, -1.0, dtype)
-    pooled, gate_map = expected(projection)
     # Fixed point has 24 digits for the largest sum that a column could have.
     limit = 1e-12 if dtype == torch.float64 else 4e-6
-    assert relative_error(pool(projection, gate=False)[0], pooled) <= limit
-    ours = pool(projection, gate=True)
-    assert relative_error(ours[0], pooled) <= limit
-    rounded = max(limit, 2 * torch.finfo(dtype).eps)
-    assert relative_error(ours[1], gate_map) <= rounded
+    rounded = 2 * torch.finfo(dtype).eps
+    assert_within(limit, random_projection(side, -1.0, dtype), gate_limit=rounded)
 
 
 @pytest.mark.parametrize(

@@ -219,30 +219,20 @@ def noisy_pair(seed: int, queries: int = 70, references: int = 50) -> tuple[Keyp
     return keypoints(unit(query[rng.permutation(queries)])), keypoints(unit(reference))
 
 
-@pytest.mark.parametrize("ratio", [0.6, 0.8, 0.95, 1.0])
+@pytest.mark.parametrize(
+    ("ratio", "by_distance"),
+    [(ratio, {}) for ratio in (0.6, 0.8, 0.95, 1.0)]
+    + [(r, {"max_distance": d}) for r, d in [(1.0, 0.3), (1.0, 0.5), (0.8, 0.4), (1.0, 2.0)]],
+)
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_match_agrees_with_brute_force(seed, ratio):
+def test_match_agrees_with_brute_force(seed, ratio, by_distance):
     query, reference = noisy_pair(seed)
-    pairs = match(query, reference, ratio=ratio)
-    expected = brute_force(query.descriptors, reference.descriptors, ratio)
+    pairs = match(query, reference, ratio=ratio, **by_distance)
+    expected = brute_force(query.descriptors, reference.descriptors, ratio, **by_distance)
     assert pairs.dtype == np.int64
     assert 5 < len(expected) < 50
     assert pairs.tolist() == [list(pair) for pair in expected]
-
-
-@pytest.mark.parametrize(
-    ("ratio", "max_distance"), [(1.0, 0.3), (1.0, 0.5), (0.8, 0.4), (1.0, 2.0)]
-)
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_match_by_distance_agrees_with_brute_force(seed, ratio, max_distance):
-    query, reference = noisy_pair(seed)
-    pairs = match(query, reference, ratio=ratio, max_distance=max_distance)
-    expected = brute_force(query.descriptors, reference.descriptors, ratio, max_distance)
-    assert 5 < len(expected) < 50
-    assert pairs.tolist() == [list(pair) for pair in expected]
-    comparison = compare(
-        query, stack_references([reference]), ratio=ratio, max_distance=max_distance
-    )
+    comparison = compare(query, stack_references([reference]), ratio=ratio, **by_distance)
     assert comparison.matches.tolist() == [len(expected)]
 
 
@@ -252,14 +242,10 @@ def test_the_distance_test_is_off_unless_asked_for():
     assert len(match(*opposite, max_distance=1.9)) == 0
 
 
-def test_a_smaller_distance_is_stricter():
+def test_a_smaller_distance_and_a_lower_ratio_are_stricter():
     query, reference = noisy_pair(3)
     counts = [len(match(query, reference, ratio=1.0, max_distance=d)) for d in (0.2, 0.4, 0.6)]
     assert 0 < counts[0] < counts[1] < counts[2]
-
-
-def test_a_lower_ratio_is_stricter():
-    query, reference = noisy_pair(3)
     counts = [len(match(query, reference, ratio=ratio)) for ratio in (0.5, 0.8, 1.0)]
     assert counts[0] < counts[1] < counts[2]
 
@@ -341,11 +327,14 @@ def test_compare_of_a_query_without_keypoints_finds_nothing():
 # Geometry
 
 
+@pytest.mark.parametrize(
+    "test", [{}, {"ratio": 1.0, "max_distance": 0.5}], ids=["ratio", "distance"]
+)
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_matches_of_a_warped_photo_follow_the_homography(seed):
+def test_matches_of_a_warped_photo_follow_the_homography(seed, test):
     image = product(seed)
     reference, query = (SiftDetector().detect(photo) for photo in (image, shot(image, seed)))
-    pairs = match(query, reference)
+    pairs = match(query, reference, **test)
     expected = cv2.perspectiveTransform(reference.points[pairs[:, 1]][None], warp_of(seed))[0]
     errors = np.linalg.norm(query.points[pairs[:, 0]] - expected, axis=1)
     assert len(pairs) > 60
@@ -353,17 +342,6 @@ def test_matches_of_a_warped_photo_follow_the_homography(seed):
     places = len(np.unique(query.points[pairs[errors < 2, 0]], axis=0))
     assert places > 40
     assert count_inliers(query, reference, pairs) >= 0.95 * places
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_distance_test_is_as_precise_on_a_warped_photo(seed):
-    image = product(seed)
-    reference, query = (SiftDetector().detect(photo) for photo in (image, shot(image, seed)))
-    pairs = match(query, reference, ratio=1.0, max_distance=0.5)
-    expected = cv2.perspectiveTransform(reference.points[pairs[:, 1]][None], warp_of(seed))[0]
-    errors = np.linalg.norm(query.points[pairs[:, 0]] - expected, axis=1)
-    assert len(pairs) > 60
-    assert (errors < 2).mean() > 0.85
 
 
 def test_an_unrelated_photo_has_few_inliers():
@@ -728,22 +706,20 @@ def of_another_data_set(file: Path, other: Path) -> None:
     file.write_bytes(other.read_bytes())
 
 
-def without_arrays(file: Path, _: Path) -> None:
+def arrays_of(file: Path) -> dict[str, np.ndarray]:
     with np.load(file) as stored:
-        key = stored["key"]
-    np.savez(file, key=key)
+        return dict(stored)
+
+
+def without_arrays(file: Path, _: Path) -> None:
+    np.savez(file, key=arrays_of(file)["key"])
 
 
 def with_fewer_photos(file: Path, _: Path) -> None:
-    with np.load(file) as stored:
-        arrays = dict(stored)
+    arrays = arrays_of(file)
     count = arrays["counts"][0]
-    arrays["points"], arrays["descriptors"] = (
-        arrays["points"][:count],
-        arrays["descriptors"][:count],
-    )
-    arrays["counts"], arrays["sizes"] = arrays["counts"][:1], arrays["sizes"][:1]
-    np.savez(file, **arrays)
+    kept = {"points": count, "descriptors": count, "counts": 1, "sizes": 1}
+    np.savez(file, **arrays | {name: arrays[name][:length] for name, length in kept.items()})
 
 
 def plain_array(file: Path, _: Path) -> None:
@@ -752,15 +728,8 @@ def plain_array(file: Path, _: Path) -> None:
 
 
 def with_wrong_counts(file: Path, _: Path) -> None:
-    with np.load(file) as stored:
-        arrays = dict(stored)
-    np.savez(file, **{**arrays, "counts": arrays["counts"] - 1})
-
-
-def with_scalar_counts(file: Path, _: Path) -> None:
-    with np.load(file) as stored:
-        arrays = dict(stored)
-    np.savez(file, **{**arrays, "counts": np.array(3)})
+    arrays = arrays_of(file)
+    np.savez(file, **arrays | {"counts": arrays["counts"] - 1})
 
 
 @pytest.mark.parametrize(
@@ -773,7 +742,7 @@ def with_scalar_counts(file: Path, _: Path) -> None:
         with_fewer_photos,
         plain_array,
         with_wrong_counts,
-        with_scalar_counts,
+        lambda file, _: np.savez(file, **arrays_of(file) | {"counts": np.array(3)}),
         lambda file, _: file.write_bytes(b""),
         lambda file, _: file.write_bytes(b"not an archive" * 50),
     ],
@@ -880,18 +849,21 @@ def test_a_missing_training_photo_is_an_error(tmp_path):
 # Evaluation
 
 
+def drawn(
+    folder: Path, train: dict[int, np.ndarray], test: dict[int, np.ndarray]
+) -> ProductDataset:
+    """A data set of these photos by label, one a class to train on."""
+    parts = [
+        tuple(Sample(save_photo(folder / kind / f"{k}.png", image), k) for k, image in part.items())
+        for kind, part in (("train", train), ("test", test))
+    ]
+    return ProductDataset("drawn", tuple("abcdefg"[: len(train)]), parts[0], (), parts[1])
+
+
 @pytest.fixture
 def data_set(tmp_path: Path) -> ProductDataset:
-    def sample(kind: str, seed: int, image: np.ndarray) -> Sample:
-        return Sample(save_photo(tmp_path / kind / f"{seed}.png", image), seed)
-
-    return ProductDataset(
-        name="drawn",
-        classes=tuple("abcdefg"),
-        train=tuple(sample("train", seed, product(seed)) for seed in range(7)),
-        validation=(),
-        test=tuple(sample("test", seed, shot(product(seed), 30)) for seed in (3, 0, 6, 5)),
-    )
+    train = {seed: product(seed) for seed in range(7)}
+    return drawn(tmp_path, train, {seed: shot(product(seed), 30) for seed in (3, 0, 6, 5)})
 
 
 def test_the_test_photos_are_predicted_in_order(data_set, tmp_path):

@@ -149,15 +149,6 @@ def test_gates_of_a_large_map_do_not_underflow_in_float16():
     assert gate.double().mean().item() == pytest.approx(1, rel=1e-3)  # all gates are open
 
 
-def test_closed_columns_are_exactly_zero_and_ties_are_closed():
-    projection = torch.zeros(1, 5, 6, 16)
-    projection[..., 8:] = -random_projection(1, 5, 6, 8).abs()
-    kernel_sizes = resolve_kernel_sizes(5, 6)
-    output, gate = numba_cpu.pooled_with_gate(projection, kernel_sizes)
-    assert output.count_nonzero() == gate.count_nonzero() == 0
-    assert numba_cpu.pooled(projection, kernel_sizes).count_nonzero() == 0
-
-
 def test_nan_and_infinities_stay_in_their_column_and_show():
     projection, kernel_sizes = random_projection(1, 4, 5, 16), resolve_kernel_sizes(4, 5)
     projection[0, 2, 3, 4:7] = torch.tensor([torch.nan, torch.inf, -torch.inf])

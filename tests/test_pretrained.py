@@ -62,6 +62,12 @@ def change(folder: Path, **values: object) -> None:
     (folder / "config.json").write_text(json.dumps(config | values))
 
 
+def refused_in_one_line(source: Path | str, message: str) -> None:
+    with pytest.raises(PretrainedError, match=message) as error:
+        load_classifier(source)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_a_folder_gives_the_classifier_back(tmp_path, head):
     classifier = described(head).eval()
@@ -158,9 +164,7 @@ def test_a_pickle_is_not_read(folder, tmp_path, write, read):
 
     weights = folder / "model.safetensors"
     weights.write_bytes(write(Malicious()))
-    with pytest.raises(PretrainedError, match=r"damaged, or no safetensors file") as error:
-        load_classifier(folder)
-    assert "\n" not in str(error.value)
+    refused_in_one_line(folder, r"damaged, or no safetensors file")
     assert not (tmp_path / "ran").exists()
     read(weights.read_bytes())
     assert (tmp_path / "ran").exists(), "it is live: unpickling would have run it"
@@ -168,17 +172,14 @@ def test_a_pickle_is_not_read(folder, tmp_path, write, read):
 
 def test_weights_of_another_kind_beside_the_description_are_not_read(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(PretrainedError, match="they may be pickles"):
-        load_classifier(folder)
+    refused_in_one_line(folder, "they may be pickles")
 
 
 @pytest.mark.parametrize("size", [0, 4, 1000, -4])
 def test_a_truncated_file_is_refused(folder, size):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:size])
-    with pytest.raises(PretrainedError, match="damaged") as error:
-        load_classifier(folder)
-    assert "\n" not in str(error.value)
+    refused_in_one_line(folder, "damaged")
 
 
 @pytest.mark.parametrize(
@@ -206,9 +207,7 @@ def test_a_truncated_file_is_refused(folder, size):
 )
 def test_a_description_that_does_not_fit_is_refused_in_one_line(folder, values, message):
     change(folder, **values)
-    with pytest.raises(PretrainedError, match=message) as error:
-        load_classifier(folder)
-    assert "\n" not in str(error.value)
+    refused_in_one_line(folder, message)
 
 
 @pytest.mark.parametrize("name", ["format", "backbone", "head", "classes", "preprocessing"])
@@ -216,9 +215,7 @@ def test_a_description_that_lacks_something_is_refused_in_one_line(folder, name)
     config = json.loads((folder / "config.json").read_text())
     del config[name]
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(PretrainedError, match=f"its {name} is None; expected") as error:
-        load_classifier(folder)
-    assert "\n" not in str(error.value)
+    refused_in_one_line(folder, f"its {name} is None; expected")
 
 
 def renamed(state: dict[str, Tensor]) -> None:
@@ -240,15 +237,12 @@ def test_tensors_that_do_not_fit_are_named(folder, change_state, message):
     state = load_file(folder / "model.safetensors")
     change_state(state)
     save_file(state, folder / "model.safetensors")
-    with pytest.raises(PretrainedError, match=message) as error:
-        load_classifier(folder)
-    assert "\n" not in str(error.value)
+    refused_in_one_line(folder, message)
 
 
 def test_a_description_that_is_no_json_is_refused(folder):
     (folder / "config.json").write_text("{")
-    with pytest.raises(PretrainedError, match=r"config.json cannot be used"):
-        load_classifier(folder)
+    refused_in_one_line(folder, r"config.json cannot be used")
 
 
 @pytest.mark.parametrize("name", [".", "nowhere", "lca-seed0.model.pt"])
@@ -263,8 +257,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     classifier = described()
     nn.init.constant_(classifier.pool.weight, float("nan"))
     classifier.save_pretrained(tmp_path)
-    with pytest.raises(PretrainedError, match=r"not finite in lca.weight"):
-        load_classifier(tmp_path)
+    refused_in_one_line(tmp_path, r"not finite in lca.weight")
 
 
 def test_a_classifier_without_a_description_is_not_written(tmp_path):
@@ -411,16 +404,12 @@ def test_a_classifier_goes_to_the_hub_and_back(hub):
 
 
 def test_a_repository_that_is_not_there_is_refused_in_one_line(hub):
-    with pytest.raises(PretrainedError, match="hf-hub:owner/nothing cannot be fetched") as error:
-        load_classifier("hf-hub:owner/nothing")
-    assert "\n" not in str(error.value)
+    refused_in_one_line("hf-hub:owner/nothing", "hf-hub:owner/nothing cannot be fetched")
 
 
 def test_a_hub_that_cannot_be_reached_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(PretrainedError, match="hf-hub:owner/shelf cannot be fetched") as error:
-        load_classifier("hf-hub:owner/shelf")
-    assert "\n" not in str(error.value)
+    refused_in_one_line("hf-hub:owner/shelf", "hf-hub:owner/shelf cannot be fetched")
 
 
 def test_a_part_that_is_compiled_is_stored_under_plain_names(tmp_path):

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from experiments.data.dataset import ProductDataset, Sample
+from experiments.data.dataset import ProductDataset
 from experiments.matching import (
     DETECTORS,
     KeypointClassifier,
@@ -37,7 +36,7 @@ from experiments.matching import (
 from experiments.matching.cache import cache_key
 from experiments.matching.superpoint_network import LAYOUTS, load_network
 from experiments.networks.weights import WeightsError, WeightsNotGivenError
-from tests.test_matching import product
+from tests.test_matching import drawn, product
 
 ALL = 100_000  # keypoints: no cap
 BORDER = 4
@@ -518,19 +517,8 @@ def test_keypoints_are_known_by_the_weights_and_every_setting(weights):
 
 @pytest.fixture
 def data_set(tmp_path: Path) -> ProductDataset:
-    def sample(kind: str, seed: int, image: np.ndarray) -> Sample:
-        path = tmp_path / kind / f"{seed}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(image).save(path)
-        return Sample(path, seed)
-
-    return ProductDataset(
-        name="drawn",
-        classes=("a", "b", "c"),
-        train=tuple(sample("train", seed, crop(seed, 0, 0, 160)) for seed in range(3)),
-        validation=(),
-        test=tuple(sample("test", seed, crop(seed, 8, 8, 160)) for seed in (2, 0)),
-    )
+    train = {seed: crop(seed, 0, 0, 160) for seed in range(3)}
+    return drawn(tmp_path, train, {seed: crop(seed, 8, 8, 160) for seed in (2, 0)})
 
 
 def test_a_data_set_is_evaluated_and_its_keypoints_kept(weights, data_set, tmp_path, monkeypatch):

@@ -106,19 +106,6 @@ def test_a_failed_explanation_leaves_the_others_and_the_modes_alone():
     assert all(module.training for module in model.modules())
 
 
-class Stops(nn.Module):
-    def forward(self, *_: Tensor) -> Tensor:
-        raise RuntimeError("out of order")
-
-
-def test_modes_and_hooks_are_restored_when_the_model_itself_fails():
-    model = nn.Sequential(nn.Dropout(), LCA(3, 4), Stops(), nn.Linear(4, 2)).train()
-    with pytest.raises(RuntimeError, match="out of order"):
-        explain(model, images(0))
-    assert all(module.training for module in model.modules())
-    assert not any(module._forward_hooks for module in model.modules())
-
-
 def test_explaining_calls_no_eval_that_a_model_overloads():
     class Merging(nn.Linear):
         merged = False

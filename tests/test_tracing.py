@@ -19,7 +19,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from lca_fused import LCA, attach_lca, local_concepts_accumulation
+from lca_fused import LCA, attach_lca
 from lca_fused.backends import eager, numba_cpu, operator
 from reference.lca import lca_reference
 from tests.parity import relative_error
@@ -228,18 +228,3 @@ def test_default_devices_and_checkpoints_keep_the_kernels(monkeypatch):
     )
     checkpoint(layer, x, use_reentrant=False, context_fn=contexts).sum().backward()
     assert len(calls) == 3
-
-
-def test_torch_compile_keeps_the_kernels():
-    if numba_cpu.unavailable(torch.zeros(1)) is not None:
-        pytest.skip("no kernels here")
-    targets = []
-
-    def compiler(graph, _examples):
-        targets.extend(str(node.target) for node in graph.graph.nodes)
-        return graph
-
-    torch.compile(local_concepts_accumulation, fullgraph=True, backend=compiler)(
-        torch.randn(2, 4, 3, 4), torch.randn(6, 4)
-    )
-    assert "lca_fused.accumulate" in targets

@@ -145,8 +145,11 @@ def test_best_epoch_has_the_highest_validation_accuracy_the_later_one_of_a_tie(
         assert torch.equal(value, weights_of(trainer)[key]), key
 
 
-def test_without_validation_photos_the_last_epoch_is_kept(photos, tmp_path):
-    assert make_trainer(tmp_path / "c.pt").fit(photos.train(0), None).best_epoch == 3
+@pytest.mark.parametrize("patience", [0, 1])
+def test_without_validation_photos_it_trains_to_the_end_and_keeps_that(photos, tmp_path, patience):
+    recipe = dataclasses.replace(RECIPE, patience=patience)
+    progress = make_trainer(tmp_path / "c.pt", recipe).fit(photos.train(0), None)
+    assert progress.best_epoch == progress.epoch == 3
 
 
 def test_training_lowers_the_loss_and_learns_the_products(photos, tmp_path):
@@ -157,12 +160,6 @@ def test_training_lowers_the_loss_and_learns_the_products(photos, tmp_path):
     progress = trainer.fit(photos.train(0), photos.validation)
     assert progress.history[-1]["train_loss"] < progress.history[0]["train_loss"]
     assert trainer.score(photos.test).accuracy > 0.5  # chance is 1/3
-
-
-def test_training_that_diverges_is_stopped_with_advice(photos, tmp_path):
-    recipe = dataclasses.replace(RECIPE, backbone_lr=1e30, head_lr=1e30)
-    with pytest.raises(ModelError, match=r"lower --recipe\.backbone-lr"):
-        make_trainer(tmp_path / "c.pt", recipe).fit(photos.train(0), None)
 
 
 def test_frozen_batch_norm_keeps_its_statistics(photos, tmp_path):
@@ -314,11 +311,6 @@ def test_patience_ends_the_run_after_so_many_epochs_without_a_better_one(
     assert again.progress.history == trainer.progress.history
 
 
-def test_patience_without_validation_photos_trains_to_the_end(photos, tmp_path):
-    recipe = dataclasses.replace(RECIPE, patience=1)
-    assert make_trainer(tmp_path / "c.pt", recipe).fit(photos.train(0), None).epoch == 3
-
-
 def test_balanced_training_sees_rare_products_as_often_as_others(dataset, tmp_path, monkeypatch):
     rare = dataclasses.replace(
         dataset,
@@ -376,11 +368,6 @@ def test_epochs_come_in_the_order_that_stored_results_were_made_with(photos):
     batches = Batches(photos.augmented, RECIPE, seed=7)
     drawn = [item for part, _, _ in batches.epoch(2) for item in part.items]
     assert drawn == expected
-
-
-def test_feature_map_of_one_position_is_refused():
-    with pytest.raises(ModelError, match=r"1x1.*image-size"):
-        new_classifier(small_resnet(), "lca", 3, image_size=16)
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "nonsense", "meta", "mps", "xpu"])

@@ -221,11 +221,3 @@ def test_a_failure_leaves_the_model_and_the_random_numbers_as_they_were():
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], value) for key, value in before.items())
     assert torch.equal(torch.get_rng_state(), numbers)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-def test_models_in_16_bits_stay_in_them(make, dtype):
-    attached = attach_lca(make().to(dtype).eval(), 5)
-    assert {parameter.dtype for parameter in attached.parameters()} == {dtype}
-    assert attached(images().to(dtype)).isfinite().all()
