@@ -22,7 +22,7 @@ from reference.lca import lca_reference
 _TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-12}
 # Powers, roots and softmax amplify rounding; these heads are checked against blunders.
 _OTHER_HEADS = {torch.float32: 2e-5, torch.float64: 1e-10}
-# Beyond this the reference projects before it pools, which is the same in exact arithmetic.
+# Problems beyond this size are projected before they are pooled, the same in exact arithmetic.
 _LITERAL_BYTES = 512 << 20
 
 

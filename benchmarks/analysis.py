@@ -18,9 +18,9 @@ class Analysis:
     """What the compiler made of a launch.
 
     Attributes:
-        cost: of a thread; None where it is not known how often the loops run.
-        pooling: the part of it behind the matrix product, where there is one.
-        moved_bytes: what a program loads and stores; None as for `cost`.
+        cost: what one thread costs; None where it is not known how often the loops run.
+        pooling: the part of `cost` after the matrix product; all of it where there is no product.
+        moved_bytes: the bytes that a program loads and stores; None as for `cost`.
         compile_seconds: CPU time of the compiler with nothing cached.
     """
 

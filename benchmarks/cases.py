@@ -27,10 +27,10 @@ class Case:
     """One row.
 
     Attributes:
-        device: cpu or cuda.
+        device: the device type, cpu or cuda.
         mode: inference or training (forward and backward), or one of these with "-graph": replay
             of a CUDA graph.
-        peer: a key of `PEERS`.
+        peer: what is measured, a key of `PEERS`.
     """
 
     device: str

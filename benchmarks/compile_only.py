@@ -130,7 +130,7 @@ def compile_launch(launch: Launch) -> Compiled:
 
 
 def _cpu_seconds() -> float:
-    """Of this process and of those it waited for, as the assembler is one."""
+    """CPU time of this process and of those it waited for, such as the assembler."""
     return sum(os.times()[:4])
 
 

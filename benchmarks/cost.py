@@ -1,9 +1,9 @@
 """What a launch costs, counted in its disassembly: issue slots, cycles and arithmetic of a thread.
 
 An issue slot is an instruction that a warp issues for its threads; a sub-partition of a
-multiprocessor issues one a cycle. With many warps to hide each other's waits, slots bound the time
-of a kernel; alone, a warp takes the cycles that the compiler's stall counts say, and whatever it
-waits for memory.
+multiprocessor issues one per cycle. With many warps to hide each other's waits, slots bound the
+time of a kernel; alone, a warp takes the cycles that the compiler's stall counts say, and whatever
+it waits for memory.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from benchmarks.disassembly import Instruction
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one thread; per column or per rectangle after division.
+    """The cost of one thread; after division that of one column or one rectangle.
 
     Attributes:
-        slots: instructions issued.
-        arithmetic: floating-point results; an instruction on a pair of numbers has two.
-        cycles: sum of the stall counts; None where the code has none (AMD).
+        slots: the number of instructions issued.
+        arithmetic: the number of floating-point results; an instruction on a pair has two.
+        cycles: the sum of the stall counts; None where the code has none (AMD).
     """
 
     slots: float
@@ -38,12 +38,12 @@ def thread_cost(
     times: Sequence[float],
     places: Collection[int] | None = None,
 ) -> Cost:
-    """Cost of a thread.
+    """Return the cost of one thread.
 
     Args:
         program: the kernel's instructions.
-        times: how often each runs.
-        places: indices of the instructions that count; None for all.
+        times: how often each instruction runs.
+        places: the indices of the instructions that count; None for all.
     """
     kept = range(len(program)) if places is None else places
     run = [(program[place], times[place]) for place in kept if times[place]]

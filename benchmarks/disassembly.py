@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# In the order of a table. "fp16" is arithmetic on pairs of 16-bit numbers; "matrix" includes moving
-# numbers to and from the tensor memory that sm_100's matrix instructions work in; "integer" is
-# integer arithmetic, addresses, predicates and bit operations, and holds whatever no other class
-# names.
+# The classes are in the order of a table. "fp16" is arithmetic on pairs of 16-bit numbers; "matrix"
+# includes moving numbers to and from the tensor memory that sm_100's matrix instructions work in;
+# "integer" is integer arithmetic, addresses, predicates and bit operations, and holds whatever no
+# other class names.
 CLASSES = ("fp32", "fp16", "matrix", "global", "shared", "local", "integer", "move", "control")
 
 _SASS_OPCODES = {
@@ -85,7 +85,7 @@ class Instruction:
 
     @property
     def arithmetic(self) -> int:
-        """Floating-point results of a thread: two if it handles a pair of numbers."""
+        """Floating-point results per thread: two if it handles a pair of numbers."""
         if self.kind not in ("fp32", "fp16"):
             return 0
         return 2 if _PACKED.match(self.opcode.split(".")[0]) else 1
@@ -159,7 +159,7 @@ def parse_amd(text: str) -> list[Instruction]:
     renamed: dict[Any, Any] = {}
     for line in text.splitlines():
         if found := _AMD_LABEL.match(line):
-            # Of several labels in a row the first one counts.
+            # The first of several labels in a row counts.
             renamed[found["label"]] = label = label or found["label"]
         elif found := _AMD_LINE.match(line.split(";")[0]):
             opcode = found["opcode"]

@@ -45,7 +45,7 @@ class Variant:
 
     Attributes:
         path: ONE_LAUNCH or TWO_LAUNCHES.
-        tile: of the one launch, or how pooling goes about columns in registers; None where they
+        tile: that of the one launch, or how pooling divides columns in registers; None where they
             do not fit.
         training: whether the gradient of the projection is taken, too.
     """
@@ -230,7 +230,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("inference", "training"),
         help="forward alone, or with the gradient of the projection (default: both)",
     )
-    parser.add_argument("--seconds", type=float, default=0.1, help="of timing, a variant")
+    parser.add_argument("--seconds", type=float, default=0.1, help="of timing, per variant")
     parser.add_argument("--jobs", type=int, default=1, help="processes that compile (default: 1)")
     parser.add_argument("--best", type=int, default=3, help="variants shown of every shape")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all variants' times")

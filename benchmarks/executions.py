@@ -127,7 +127,7 @@ def _usual_way(program: Sequence[Instruction], outermost: Sequence[Loop]) -> set
     steps: dict[int, tuple[int, ...]] = {place: (place,) for place in reachable(program, [0])}
     for loop in outermost:
         steps |= dict.fromkeys(loop.members, loop.members)
-    # By first instruction of a step: what the best way on from there writes, its length negated.
+    # What the best way on from a step's first instruction writes, and its length, negated.
     best: dict[int, tuple[int, int]] = {}
     following: dict[int, int | None] = {}
     pending = [steps[0][0]]

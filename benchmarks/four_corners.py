@@ -1,7 +1,7 @@
-"""LCA from a 2D integral image as it is known from box filters: four corners a rectangle.
+"""LCA from a 2D integral image as it is known from box filters: four corners per rectangle.
 
 With I[i, j] the sum of all positions above row i and left of column j, the sum over rows t..b and
-columns l..r is I[b+1, r+1] - I[t, r+1] - I[b+1, l] + I[t, l]: three additions a rectangle, where
+columns l..r is I[b+1, r+1] - I[t, r+1] - I[b+1, l] + I[t, l]: three additions per rectangle, where
 the library takes one, because I[b+1, j] - I[t, j], a band's prefix sums, serve all rectangles of
 the band. The corners are sums of up to H*W terms and cancel, so small rectangles lose digits. The
 gradient is the transposed form: each open rectangle leaves a step at its four corners, and the

@@ -15,7 +15,7 @@ class Head:
 
     Attributes:
         module: maps `input` to (N, D), the floor to (N*H*W, D).
-        input: (N, C, H, W), for the floor (N*H*W, C).
+        input: the tensor it is called with, (N, C, H, W), or (N*H*W, C) for the floor.
         is_lca: whether the module computes LCA with the problem's weight and bias.
         backend: the LCA backend that serves the input, where there is one.
     """

@@ -29,7 +29,7 @@ _TESTED = "3.6 and 3.8"
 
 
 class _Missing:
-    """Says which of its methods Triton misses."""
+    """Base class: Triton's question for a method it lacks is an error that names it."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} has no {name}")
@@ -39,19 +39,19 @@ class _Utils(_Missing):
     """What a driver offers to load kernels."""
 
     def load_binary(self, *_arguments: Any) -> tuple[int, int, int, int, int]:
-        """A module, a function, registers, spills and most threads of a program."""
+        """Return a module, a function, its registers, its spills and the most threads."""
         return 1, 1, 128, 0, 1024
 
     def unload_module(self, _module: int) -> None:
-        """Nothing was loaded."""
+        """Do nothing, as nothing was loaded."""
 
     def get_device_properties(self, _device: int) -> dict[str, int]:
-        """Of an H100."""
+        """Return an H100's properties."""
         return {"max_shared_mem": 227 << 10, "multiprocessor_count": 132, "warpSize": 32}
 
 
 class _Launcher:
-    """Takes a launch and does nothing."""
+    """A launcher that does nothing."""
 
     def __init__(self, *_arguments: Any) -> None:
         pass
@@ -67,24 +67,24 @@ class DriverThatDoesNothing(_Missing):
     launcher_cls = _Launcher
 
     def get_current_device(self) -> int:
-        """The only one."""
+        """Return the only device."""
         return 0
 
     def set_current_device(self, _device: int) -> None:
-        """There is only one."""
+        """Do nothing, as there is only one device."""
 
     def get_current_stream(self, _device: int) -> int:
-        """The default stream."""
+        """Return the default stream."""
         return 0
 
     def get_current_target(self) -> Any:
-        """An H100."""
+        """Return an H100 as the target."""
         from triton.backends.compiler import GPUTarget
 
         return GPUTarget("cuda", 90, 32)
 
     def get_active_torch_device(self) -> torch.device:
-        """Where the tensors are."""
+        """Return the device of the tensors."""
         return torch.device("cpu")
 
 

@@ -34,7 +34,7 @@ class IrLoop:
     """A loop of the IR.
 
     Attributes:
-        variable: its name; None for a `while`.
+        variable: the name of its variable; None for a `while`.
         bounds: names of its first value, the value it stops before, and its step.
         body: what is in it, in order.
         constant: whether the compiler knows its bounds, and so may unroll it.

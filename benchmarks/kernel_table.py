@@ -88,7 +88,7 @@ def launches_of(case: Case, target: str) -> list[tuple[str, Launch]]:
 def compiled_row(case: Case, name: str, launch: Launch) -> Row:
     """Compile a launch for its target and count."""
     found = analyze(launch)
-    columns = case.images * FEATURES / (launch.programs * launch.threads)  # of a thread
+    columns = case.images * FEATURES / (launch.programs * launch.threads)  # per thread
     column = None if found.cost is None else found.cost / columns
     rectangle = None if found.pooling is None else found.pooling / (columns * case.rectangles)
     if rectangle is not None and rectangle.arithmetic < 0.5:

@@ -128,7 +128,7 @@ def captured(call: Call, device: torch.device) -> Call:
 
 
 class Replay:
-    """A clock that shows pytest-benchmark the times that were measured, one a round."""
+    """A clock that shows pytest-benchmark the times that were measured, one per round."""
 
     def __init__(self) -> None:
         self._now = 0.0

@@ -21,7 +21,7 @@ def peak_extra_bytes(call: Callable[[], object], device: torch.device) -> int:
     """
     if device.type == "cuda":
         return _cuda_peak(call, device)
-    # Read when the first profile starts; else a machine without a GPU is reported as an error.
+    # torch reads this at the first profile; without it a missing GPU is reported as an error.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()

@@ -22,9 +22,9 @@ class Step:
     """A question, and the command that answers it.
 
     Attributes:
-        name: of its files.
+        name: the name of its files.
         module: what `python -m` runs, and its arguments; "{name}.json" is in the folder.
-        seconds: after which it is stopped.
+        seconds: the time after which it is stopped.
     """
 
     name: str

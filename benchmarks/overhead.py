@@ -50,7 +50,7 @@ def measure(batch: int, side: int, features: int, rounds: int) -> dict[str, floa
     """Return the median seconds of the layer and of its parts, for a contiguous (NCHW) map.
 
     Args:
-        batch: N.
+        batch: N, the number of images.
         side: H = W, in positions.
         features: C and D.
         rounds: calls of each part; parts alternate.

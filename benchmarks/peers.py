@@ -27,7 +27,7 @@ from reference.lca import lca_reference
 
 # Compiled code is unrolled over kernel sizes; beyond this the compiler needs many minutes.
 _COMPILED_POSITIONS = 64
-# Tensors of R rows an image that the reference holds at its peak, forward and backward.
+# Tensors of R rows per image that the reference holds at its peak, forward and backward.
 _REFERENCE_COPIES = 6
 
 
@@ -40,8 +40,8 @@ class Peer:
     """A row of the tables.
 
     Attributes:
-        title: what the tables call it.
-        build: makes it for a problem; raises UnavailableError.
+        title: its name in the tables.
+        build: a function that makes its head for a problem, or raises UnavailableError.
         is_lca: whether it computes LCA; only those run at the shapes that price a rectangle.
         compiled: whether its first call takes long.
         devices: the device types whose tables have the row.

@@ -51,7 +51,7 @@ def _figures(rows: Sequence[Row]) -> dict[str, Figure]:
             [row for row in priced if row["mode"] == mode],
             "map side",
             _side,
-            "ps a rectangle and feature, beyond the floor",
+            "ps per rectangle and feature, beyond the floor",
             rectangle_picoseconds,
         )
     return {name: figure for name, figure in figures.items() if figure is not None}

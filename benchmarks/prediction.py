@@ -34,13 +34,13 @@ class Gpu:
     """What a GPU can do.
 
     Attributes:
-        memory_bandwidth: bytes a second.
-        multiprocessors: with four sub-partitions each, which issue an instruction a cycle.
-        clock: cycles a second under load; the data sheet's 1.98 GHz is reached by light work.
-        matrix_rate: operations a second, dense, bfloat16.
-        l2_bandwidth: bytes a second; NVIDIA states none, microbenchmarks report 5.5 to 6 TB/s.
-        l2_bytes: capacity.
-        registers, threads: of a multiprocessor.
+        memory_bandwidth: bytes per second.
+        multiprocessors: how many; each has four sub-partitions that issue an instruction per cycle.
+        clock: cycles per second under load; light work alone reaches the data sheet's 1.98 GHz.
+        matrix_rate: operations per second of dense bfloat16 products.
+        l2_bandwidth: bytes per second; NVIDIA states none, microbenchmarks report 5.5 to 6 TB/s.
+        l2_bytes: the L2 cache's capacity.
+        registers, threads: what one multiprocessor holds.
     """
 
     name: str
@@ -109,7 +109,7 @@ def markdown(rows: Sequence[Prediction]) -> str:
         f"**{HEADING}**: bfloat16, channels_last; {gpu.multiprocessors} multiprocessors at "
         f"{gpu.clock / 1e9:g} GHz, products at {PRODUCT_EFFICIENCY * gpu.matrix_rate / 1e12:.0f} "
         f"TFLOP/s, memory at {' and '.join(f'{g.memory_bandwidth / 1e12:g}' for g in GPUS)} TB/s, "
-        f"L2 at {gpu.l2_bandwidth / 1e12:g} TB/s, {1e6 * KERNEL_SECONDS:g} us a kernel\n\n{table}"
+        f"L2 at {gpu.l2_bandwidth / 1e12:g} TB/s, {1e6 * KERNEL_SECONDS:g} us per kernel\n\n{table}"
     )
 
 

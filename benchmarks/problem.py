@@ -24,7 +24,7 @@ class Problem:
     """Inputs of one shape on one device.
 
     Attributes:
-        x: (N, C, H, W) in the memory format that is measured; standard normal.
+        x: the feature map, (N, C, H, W), in the memory format that is measured; standard normal.
         weight: (D, C), scaled so that a projection has unit variance.
         bias: (D,).
     """

@@ -75,14 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def copy_rate(device: torch.device) -> float:
-    """Bytes a second, read and written, of a copy within memory much larger than the L2 cache."""
+    """Bytes per second, read and written, of a copy within memory much larger than the L2 cache."""
     source = torch.randint(0, 255, (2 * _GIGABYTE,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() / _median_seconds(lambda: target.copy_(source), device)
 
 
 def product_rate(device: torch.device) -> float:
-    """Operations a second of a large product of random bfloat16 matrices."""
+    """Operations per second of a large product of random bfloat16 matrices."""
     left, right = (torch.randn(_SIDE, _SIDE, device=device, dtype=torch.bfloat16) for _ in range(2))
     return 2 * _SIDE**3 / _median_seconds(lambda: left @ right, device)
 

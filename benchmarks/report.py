@@ -77,14 +77,14 @@ def tables(rows: Sequence[Row], headline: bool) -> str:
     """Return the tables of every device and setup in Markdown.
 
     Args:
-        rows: as `load` returns them.
+        rows: measured rows, as `load` returns them.
         headline: only the shapes of the README, measured or not; else every measured shape.
     """
     return _by_setup(rows, lambda own: _setup_tables(own, headline))
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """Return one table a device and setup: what most people weigh, inference and training."""
+    """Return one table per device and setup: what most people weigh, inference and training."""
     return _by_setup(rows, _summary_table)
 
 
@@ -104,7 +104,7 @@ def _summary_table(rows: Sequence[Row]) -> list[str]:
     found = {(row["peer"], row["mode"], shape_of(row)): row for row in rows}
     shapes = HEADLINE[rows[0]["device"]]
 
-    # On a GPU the kernels' own time: what Python adds is the host's, and in the pages.
+    # A GPU's columns are the kernels' own time; what Python adds is the host's, and in the pages.
     modes = _GRAPHS if rows[0]["device"] == "cuda" else (INFERENCE, TRAINING)
 
     def cell(peer: str, shape: Shape) -> str:

@@ -1,4 +1,4 @@
-"""Measured rows in files: pytest-benchmark's JSON in, one small JSON a machine out."""
+"""Measured rows in files: pytest-benchmark's JSON in, one small JSON per machine out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load(paths: Iterable[Path]) -> list[Row]:
 
 
 def save(rows: Sequence[Row], path: Path) -> None:
-    """Write the rows, one a line, without pytest-benchmark's lists of single times."""
+    """Write the rows, one per line, without pytest-benchmark's lists of single times."""
     lines = ",\n".join(json.dumps(_rounded(row), sort_keys=True) for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'{{"rows": [\n{lines}\n]}}\n')

@@ -13,7 +13,7 @@ from math import prod
 
 from benchmarks.ir import Access, Branch, Context, Ir, IrLoop, Item, UnknownError
 
-# Of more programs than this, so many are drawn, where loops differ from program to program.
+# At most so many programs are followed, drawn at random, where loops differ between programs.
 _PROGRAMS = 1024
 
 
@@ -21,9 +21,9 @@ def follow(ir: Ir, arguments: Mapping[str, object], grid: Sequence[int]) -> floa
     """Fill in how often the loops of `ir` run in a program, on average over the grid.
 
     Args:
-        ir: a kernel that was not followed before.
-        arguments: of the launch, by name.
-        grid: programs along each axis.
+        ir: the kernel, which was not followed before.
+        arguments: the launch's arguments, by name.
+        grid: the number of programs along each axis.
 
     Returns:
         Bytes that a program loads and stores, on average. Loads of single numbers, which all
@@ -41,7 +41,7 @@ def follow(ir: Ir, arguments: Mapping[str, object], grid: Sequence[int]) -> floa
 
 
 def _programs(ir: Ir, grid: tuple[int, ...]) -> list[dict[str, int]]:
-    """What the programs of a grid are told of it; of one program, where they are all alike."""
+    """Return the place and the grid each program is told; one program's where all are alike."""
     chosen: Iterable[int] = range(prod(grid))
     if not any(map(ir.asks_for_program, _conditions(ir.body))):
         chosen = [0]

@@ -25,8 +25,8 @@ _LONGER_NAMES = {
     "resnext101-32x8d": "torchvision:resnext101_32x8d.IMAGENET1K_V1",
     "resnext101-32x8d-wsl": "timm:resnext101_32x8d.fb_wsl_ig1b_ft_in1k",
 }
-# What timm.create_model would take besides a network's own: a description is data, and must not
-# have files read, which may be pickles.
+# Arguments of timm.create_model that are not the network's: a description is data, and must not
+# make it read files, which may be pickles.
 _NOT_OF_THE_NETWORK = frozenset(
     {"pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 )
@@ -46,13 +46,13 @@ class Backbone:
     """How a network is made, and what it wants of a photo.
 
     Attributes:
-        name: as it was asked for.
+        name: the name it was asked for by.
         source: "timm", "torchvision" or "lca_fused".
-        architecture: the name of its builder there.
-        weights: tag or enum of its pretrained weights there; empty where there are none.
-        preprocessing: that the weights were trained with, or their source's default.
-        licence: of the weights, as their source gives it; empty where it gives none.
-        arguments: of the builder.
+        architecture: the name of its builder in that source.
+        weights: the tag or enum of its pretrained weights there; empty where there are none.
+        preprocessing: the one that the weights were trained with, or their source's default.
+        licence: the licence of the weights, as their source gives it; empty where it gives none.
+        arguments: the arguments of the builder.
     """
 
     name: str
@@ -100,7 +100,7 @@ def find_backbone(name: str, arguments: Mapping[str, Any] | None = None) -> Back
     Args:
         name: "timm:NAME" or "timm:NAME.TAG", "torchvision:NAME" or "torchvision:NAME.WEIGHTS" (a
             weights enum's member; DEFAULT without), or one of `SHORT_NAMES`.
-        arguments: of the builder, beside its defaults.
+        arguments: arguments of the builder, beside its defaults.
 
     Raises:
         BackboneError: there is no such backbone; the most similar names are given.
@@ -125,7 +125,7 @@ def find_backbone(name: str, arguments: Mapping[str, Any] | None = None) -> Back
 
 
 def small_resnet() -> nn.Module:
-    """Return a ResNet of one torchvision BasicBlock a stage: (N, 3, S, S) -> (N, 128, S/16, S/16).
+    """Return a ResNet with one torchvision block per stage: (N, 3, S, S) -> (N, 128, S/16, S/16).
 
     Small enough to be pretrained on generated products in a minute on two cores; at 112 px its
     maps are the 7x7 of the paper's backbones at 224 px.

@@ -40,8 +40,8 @@ class Classifier(nn.Module):
         backbone: (N, channels, height, width) images -> (N, C, H, W) feature maps.
         pool: (N, C, H, W) -> (N, D), with its D as `out_features`: LCA, or one of
             `lca_fused.heads.HEADS`.
-        num_classes: K; 0 for no classifier, which returns what the head returns.
-        dropout: probability, between head and classifier.
+        num_classes: K, the number of classes; 0 for no classifier: the head's output is returned.
+        dropout: the dropout probability between head and classifier.
 
     Shape:
         (N, channels, height, width) -> (N, K), or (N, D) without a classifier.
@@ -51,7 +51,7 @@ class Classifier(nn.Module):
         pool: as given. Its parameters' names begin with "lca." where it is LCA, else with "pool.".
         classifier: nn.Linear(D, K), on the device and in the dtype of the network; nn.Identity for
             K = 0.
-        num_classes: K.
+        num_classes: K, the number of classes.
         num_features: C, channels of the feature map.
         head_hidden_size: D, what the classifier takes.
         description: what its photos go through, the names of its classes and where its backbone
@@ -137,8 +137,8 @@ class Classifier(nn.Module):
         """Replace the linear classifier by a new one; backbone and head stay.
 
         Args:
-            num_classes: K; 0 for no classifier.
-            global_pool: there for timm's signature, must be None.
+            num_classes: K, the number of classes; 0 for no classifier.
+            global_pool: an argument of timm's signature; must be None.
 
         Raises:
             ValueError: num_classes is below 0, or a global_pool is asked for.
@@ -212,12 +212,12 @@ def attach_lca(
     Args:
         model: a torchvision classifier, a timm classifier whose features can be a map, or any
             module that returns a feature map (N, C, H, W).
-        num_classes: K; 0 for no classifier.
+        num_classes: K, the number of classes; 0 for no classifier.
         out_features: D of LCA; None means D = C, the channels of the map.
         kernel_sizes: as `LCA` takes them.
         backend: as `LCA` takes it.
-        bias: whether LCA's linear layer has one.
-        dropout: probability, between LCA and the classifier.
+        bias: whether LCA's linear layer has a bias.
+        dropout: the dropout probability between LCA and the classifier.
 
     Returns:
         The classifier, on the device and in the dtype of `model`.
@@ -250,9 +250,9 @@ def attach_head(
 
     Args:
         model: as `feature_map` takes it.
-        head: a name in `lca_fused.heads.HEADS`, or what takes C and returns such a module.
-        num_classes: K; 0 for no classifier.
-        dropout: probability, between head and classifier.
+        head: a name in `lca_fused.heads.HEADS`, or a function of C that returns a head.
+        num_classes: K, the number of classes; 0 for no classifier.
+        dropout: the dropout probability between head and classifier.
 
     Returns:
         The classifier, on the device and in the dtype of `model`.

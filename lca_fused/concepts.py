@@ -64,7 +64,7 @@ class RectangleContributions:
         taken, so there may be fewer than k. One choice costs some passes over all rectangles.
 
         Args:
-            k: how many at most; at least 1.
+            k: the greatest number of rectangles to return; at least 1.
             max_overlap: greatest intersection over union of any two of them, 0 to 1.
 
         Returns:
@@ -124,9 +124,9 @@ def contributions_of(
     times. At 56x56 with D = 512 that is 1.3e9 subtractions through tensors of up to 6.5 MB.
 
     Args:
-        projection: G of the image, (H, W, D).
+        projection: the image's projection G, (H, W, D).
         class_weight: (D,), in the dtype of `projection`.
-        kernel_sizes: that fit the map.
+        kernel_sizes: (kh, kw) pairs that fit the map.
         input_size: (height, width) of the image, in pixels.
     """
     height, width, _ = projection.shape

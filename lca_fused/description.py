@@ -28,12 +28,12 @@ class Description:
     Attributes:
         classes: names of the K classes, in the order of the logits.
         backbone: its name as `find_backbone` takes it, with a builder's arguments.
-        preprocessing: what photos go through.
+        preprocessing: the preprocessing that photos go through.
         head: name in `lca_fused.heads.HEADS` and the arguments of its layer, plain values.
-        dropout: probability, between head and classifier.
-        licence: of the pretrained weights; empty where their source gives none.
+        dropout: the dropout probability between head and classifier.
+        licence: the licence of the pretrained weights; empty where their source gives none.
         training: how it was trained, plain values.
-        accuracy: that were measured, 0..1, by what they were measured on, plain values.
+        accuracy: the accuracies measured, 0..1, by what they were measured on, plain values.
     """
 
     classes: tuple[str, ...]
@@ -122,10 +122,11 @@ def describe(
     Args:
         classifier: as `attach_lca` returns it.
         classes: names of its K classes, in the order of the logits.
-        backbone: its name, as `find_backbone` takes it; None for a timm model, which knows itself.
-        preprocessing: None for that of the backbone's pretrained weights.
+        backbone: the backbone's name, as `find_backbone` takes it; None for a timm
+            model, which knows it.
+        preprocessing: what photos go through; None for that of the backbone's pretrained weights.
         training: how it was trained, plain values.
-        accuracy: that was measured, plain values.
+        accuracy: the accuracies measured, plain values.
 
     Raises:
         ValueError: the number of classes is not K, the backbone's name must be given, or the head

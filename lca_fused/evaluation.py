@@ -24,8 +24,8 @@ _held: dict[nn.Module, _Held] = {}
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put `model` in evaluation mode, and every module back in its own afterwards.
 
-    Of several threads in here the last one to leave puts a module back. Modes are set without
-    calling `eval`, which models overload to merge or to swap weights.
+    Where several threads are in here, the last one to leave puts a module back. Modes are set
+    without calling `eval`, which models overload to merge or to swap weights.
     """
     modules = list(model.modules())
     with _LOCK:

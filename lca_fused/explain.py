@@ -28,7 +28,7 @@ from lca_fused.observation import Observation, observe
 from lca_fused.rectangles import KernelSizes, num_rectangles, resolve_kernel_sizes
 
 _DTYPES = (torch.float32, torch.float64)
-_TOLERANCE = 1e-4  # of the terms a logit is made of; TensorFloat-32 on the model's side fits
+_TOLERANCE = 1e-4  # relative to the terms a logit is made of; enough for TensorFloat-32
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Explanation:
     """What every position, and on demand every rectangle, adds to one logit of each image.
 
     Attributes:
-        logits: of all classes, (N, K).
+        logits: the logits of all classes, (N, K).
         target: the class explained, (N,) int64.
         bias: the classifier's bias of that class, which no position has a share in, (N,).
         positions: what each position of the map adds to that class's logit, (N, H, W); summed
@@ -79,7 +79,7 @@ class Explanation:
         proportion to R: 735 rectangles at 7x7, 2.5 million at 56x56.
 
         Args:
-            index: of the image in the batch; negative ones count from the end.
+            index: the image's index in the batch; negative ones count from the end.
 
         Raises:
             IndexError: there is no such image.
@@ -137,12 +137,12 @@ def explain(
         model: the classifier; compiled and data-parallel ones are explained by what they wrap.
         images: (N, 3, height, width), floating point, scaled and normalised as for training, on
             the model's device.
-        target: the class to explain: one for all images, or (N,) integers, one an image; None
+        target: the class to explain: one for all images, or (N,) integers, one per image; None
             for the one with the largest logit.
-        lca: the layer, where the model has several.
+        lca: the LCA layer, where the model has several.
         classifier: the linear layer, where several follow LCA or its logits are not what the
             model returns.
-        dtype: of the explanation, float32 or float64.
+        dtype: the dtype of the explanation, float32 or float64.
 
     Returns:
         The explanation, on the model's device.
@@ -229,7 +229,7 @@ def _classes(target: int | Sequence[int] | Tensor | None, logits: Tensor) -> Ten
             raise TypeError(f"target has dtype {target.dtype}; expected integer class indices")
         if target.shape != (n,):
             raise ValueError(
-                f"target has shape {tuple(target.shape)}; expected ({n},), one class an image"
+                f"target has shape {tuple(target.shape)}; expected ({n},), one class per image"
             )
         chosen = target.to(logits.device, torch.int64)
     else:

@@ -61,13 +61,13 @@ def draw_heat_map(
     A class name in a script that matplotlib's font lacks is drawn in an installed font that has it.
 
     Args:
-        ax: to draw on.
+        ax: the axes to draw on.
         photo: (H, W, 3) uint8, as the network saw it; any multiple of its size will do.
-        explanation: of a batch.
-        index: of the photo in the batch.
-        class_name: of the class explained, for the title; None for its number.
-        smooth: interpolate between positions, for the eye; False draws them as they are.
-        colour_bar: add one beside `ax`.
+        explanation: the explanation of the batch with the photo.
+        index: the photo's index in the batch.
+        class_name: the name of the class explained, for the title; None for its number.
+        smooth: whether to interpolate between positions, for the eye.
+        colour_bar: whether to add a colour bar beside `ax`.
 
     Returns:
         The heat map.
@@ -118,13 +118,13 @@ def draw_concepts(
     in the logit less the bias; it is left out where that is not positive.
 
     Args:
-        figure: to draw on; about 2.5 times as wide as high suits five concepts.
+        figure: the figure to draw on; about 2.5 times as wide as high suits five concepts.
         photo: (H, W, 3) uint8, as the network saw it; any multiple of its size will do.
-        explanation: of a batch.
-        index: of the photo in the batch.
-        k: concepts at most.
+        explanation: the explanation of the batch with the photo.
+        index: the photo's index in the batch.
+        k: the greatest number of concepts.
         max_overlap: as `Explanation.top_rectangles` takes it.
-        class_name: of the class explained, for the title; None for its number.
+        class_name: the name of the class explained, for the title; None for its number.
 
     Returns:
         The concepts drawn, the largest contribution first.

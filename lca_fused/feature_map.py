@@ -161,7 +161,7 @@ class TokenMap(TimmMap):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-# Where timm's models keep the normalisation between pooling and classifier.
+# The attributes in which timm's models keep the normalisation between pooling and classifier.
 _HEAD_NORMS = (("head", "norm"), ("", "fc_norm"))
 
 

@@ -102,8 +102,8 @@ def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         )
     if bias is not None and bias.shape != weight_shape[:1]:
         raise ValueError(
-            f"bias has shape {tuple(bias.shape)}; expected ({weight_shape[0]},), one number a row "
-            "of weight"
+            f"bias has shape {tuple(bias.shape)}; expected ({weight_shape[0]},), one number per "
+            "row of weight"
         )
 
 

@@ -26,8 +26,8 @@ class LCA(nn.Module):
         kernel_sizes: (kh, kw) pairs in positions; None means every size that fits the map but
             1x1, as in the paper.
         backend: as `local_concepts_accumulation` takes it.
-        device: of the parameters.
-        dtype: of the parameters.
+        device: the device of the parameters.
+        dtype: the dtype of the parameters.
 
     Shape:
         (N, C, H, W) -> (N, D).

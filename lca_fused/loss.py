@@ -179,7 +179,7 @@ def _checked_class_weights(class_weights: Tensor | None) -> Tensor | None:
     if not weights.is_floating_point() or weights.dim() != 1 or not (weights >= 0).all():
         raise ValueError(
             f"class_weights has shape {tuple(weights.shape)} and dtype {weights.dtype}; expected "
-            "(K,) floating-point numbers, one a class and none below 0"
+            "(K,) floating-point numbers, one per class and none below 0"
         )
     return weights
 
@@ -193,7 +193,7 @@ def _check(logits: Tensor, target: Tensor, class_weights: Tensor | None) -> None
         )
     if class_weights is not None and class_weights.shape != logits.shape[1:]:
         raise ValueError(
-            f"class_weights has shape {tuple(class_weights.shape)}; expected one a logit, "
+            f"class_weights has shape {tuple(class_weights.shape)}; expected one per logit, "
             f"({logits.shape[1]},)"
         )
     if not target.is_floating_point():

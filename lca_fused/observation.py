@@ -24,7 +24,7 @@ class Observation:
     """What was seen while a model ran.
 
     Attributes:
-        lca: the layer.
+        lca: the LCA layer.
         classifier: the linear layer behind it.
         feature_map: what went into `lca`, (N, C, H, W).
         logits: what `classifier` is said to have made of it, (N, K): the output of the model, or

@@ -17,7 +17,8 @@ _LAST_RESORT = "Last Resort"  # comes with matplotlib and has a box for every ch
 _CJK = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH")
 _IGNORABLE = ("Cf", "Mn")  # joiners and marks: without a glyph they are left out
 
-# Of this process: families that had what the default lacks, scripts that none had, and those noted.
+# What this process found: families that had what the default lacks, scripts that none had, and
+# those that a note was written on.
 _helpful: list[str] = []
 _without_font: set[str] = set()
 _noted: set[str] = set()
@@ -28,8 +29,8 @@ class Drawable:
     """Text that can be drawn.
 
     Attributes:
-        text: with stand-ins for characters that no installed font has.
-        families: of the fonts that have the others, for `fontfamily`.
+        text: the text, with stand-ins for characters that no installed font has.
+        families: the families of the fonts that have the others, for `fontfamily`.
         complete: whether no character had to be replaced.
     """
 

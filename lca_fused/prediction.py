@@ -32,8 +32,8 @@ class Prediction:
     """What is said about one photo.
 
     Attributes:
-        top: likeliest classes and their probabilities (0..1), by falling probability.
-        indices: of those classes.
+        top: the likeliest classes and their probabilities (0..1), by falling probability.
+        indices: the indices of those classes.
     """
 
     top: tuple[tuple[str, float], ...]
@@ -67,9 +67,9 @@ def predict(
     mode for the time.
 
     Args:
-        classifier: with a description.
-        photos: one or many; a batch of arrays (N, H, W, 3) or of tensors (N, 3, H, W) is many.
-        top_k: classes a photo; all of them where there are fewer.
+        classifier: a classifier that has a description.
+        photos: one photo or many; a batch of arrays (N, H, W, 3) or tensors (N, 3, H, W) is many.
+        top_k: the number of classes per photo; all of them where there are fewer.
         batch_size: photos that go through the network at once.
 
     Returns:
@@ -122,7 +122,7 @@ class Prepared:
     """Turns photos into what a network takes.
 
     Args:
-        preprocessing: of the network.
+        preprocessing: the network's preprocessing.
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:

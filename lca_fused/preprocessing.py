@@ -29,10 +29,10 @@ class Preprocessing:
     Attributes:
         image_size: S, side of the square the network sees, in pixels.
         crop: share of the resized photo's shorter side that the square spans, above 0 to 1.
-        interpolation: of the resizing.
+        interpolation: the interpolation of the resizing.
         keep_ratio: whether resizing keeps width : height; without, a photo becomes a square whole.
-        mean: of each channel, RGB, of values in 0..1.
-        std: of each channel, RGB, of values in 0..1.
+        mean: the mean of each channel, RGB, of values in 0..1.
+        std: the standard deviation of each channel, RGB, of values in 0..1.
 
     Raises:
         ValueError: a value is out of its range.

@@ -65,8 +65,8 @@ def save_pretrained(classifier: Classifier, folder: str | Path) -> None:
     parameters, or the folder could not be loaded.
 
     Args:
-        classifier: with a description (`describe`).
-        folder: made if needed; holds model.safetensors and config.json afterwards.
+        classifier: a classifier that has a description (see `describe`).
+        folder: the folder that model.safetensors and config.json go to; made if needed.
 
     Raises:
         ValueError: the classifier has no description, or is not what it is described as.
@@ -104,11 +104,11 @@ def push_to_hub(
     """Upload what `save_pretrained` writes, with a model card, to the Hugging Face Hub.
 
     Args:
-        classifier: with a description.
-        repo_id: "owner/name"; made if needed.
+        classifier: a classifier that has a description.
+        repo_id: the repository, "owner/name"; made if needed.
         private: whether a repository made now is private; None for its owner's default.
-        token: of the account; None for the one that `hf auth login` stored.
-        commit_message: of the commit.
+        token: the account's token; None for the one that `hf auth login` stored.
+        commit_message: the message of the commit.
 
     Returns:
         Address of the commit.

@@ -9,7 +9,7 @@ from torch import Tensor
 def max_entropy_loss_reference(
     logits: Tensor, target: Tensor, gamma: float = 1.0, weight: float = 0.5
 ) -> Tensor:
-    """(1 - weight) * NLL + weight * (D_KL(target || p) - gamma * H[p]), a value a sample.
+    """(1 - weight) * NLL + weight * (D_KL(target || p) - gamma * H[p]), one per sample.
 
     Args:
         logits: (N, K).

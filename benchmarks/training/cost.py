@@ -35,19 +35,19 @@ class Options:
     weights: Path | None = None
     """File of the backbone's weights; default: random ones, which take as long."""
     batch_size: int = 16
-    """Photos a step."""
+    """Photos per step."""
     accumulate: int = 1
-    """Parts a step is computed in."""
+    """The number of parts that a step is computed in."""
     image_size: int = 224
     """Side of the photos, in pixels."""
     classes: int = CLASSES
-    """Of the classifier."""
+    """Number of classes."""
     rounds: int = ROUNDS
-    """Measured steps a head."""
+    """Measured steps per head."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Precision = "auto"
-    """Of matrix products."""
+    """Precision of matrix products."""
     json: Path | None = None
     """File the figures go to, with the machine they are of."""
 
@@ -103,7 +103,7 @@ def to_table(costs: dict[str, StepCost]) -> str:
         for head, cost in costs.items()
     ]
     headers = (
-        *("head", "ms a step", "quartiles", f"x {name}", "quartiles"),
+        *("head", "ms per step", "quartiles", f"x {name}", "quartiles"),
         *("images/s", "peak MiB", "M parameters"),
     )
     return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)

@@ -36,13 +36,13 @@ class Options:
     """What is timed."""
 
     backbone: str = "mobilenet-v2"
-    """Of untrained weights, which take as long; see lca_fused/backbones.py."""
+    """Network, by name, with random weights, which take as long; see lca_fused/backbones.py."""
     image_size: int = 224
     """Side of the photos, in pixels."""
     classes: int = 31
-    """Of the linear classifier."""
+    """Number of classes."""
     threads: int = 2
-    """That share an operator; with 1 CPU time is measured, with more elapsed time."""
+    """Threads that share an operator; with 1 CPU time is measured, with more elapsed time."""
     rounds: int = 200
     """Runs of each network."""
 
@@ -101,7 +101,7 @@ def export_networks(options: Options, folder: Path) -> dict[str, OnnxClassifier]
 def measure(
     networks: Mapping[str, Callable[[Tensor], Tensor]], options: Options
 ) -> dict[str, list[float]]:
-    """Return seconds a run of each network; they take turns."""
+    """Return the seconds per run of each network; the networks take turns."""
     clock = time.thread_time if options.threads == 1 else time.perf_counter
     image = torch.rand(1, 3, options.image_size, options.image_size)
     times: dict[str, list[float]] = {name: [] for name in networks}

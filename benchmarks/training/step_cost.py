@@ -56,13 +56,13 @@ class StepCost:
     """Cost of one optimiser step.
 
     Attributes:
-        seconds: median over the rounds.
-        rounds: seconds of every round; those of heads compared belong together, pair by pair.
-        images_per_second: photos a second at the median.
+        seconds: the median time over the rounds.
+        rounds: the seconds of every round; those of heads compared belong together, pair by pair.
+        images_per_second: photos per second at the median.
         peak_bytes: the most bytes of tensors held at a time: weights, gradients, momentum, photos
             and activations of this network alone. Memory that libraries take past torch is not
             counted.
-        parameters: of the backbone, the head and the classifier.
+        parameters: their number in the backbone, the head and the classifier together.
     """
 
     seconds: float
@@ -106,7 +106,7 @@ def step_costs(
         backbone: as `lca_fused.backbones.find_backbone` takes it.
         weights: file of its pretrained weights; None for random ones, which take as long.
         heads: keys of `HEADS`.
-        recipe: batch size, photo size, accumulation; the optimiser.
+        recipe: sets the batch size, photo size, accumulation and optimiser.
         compute: device and precision.
         classes: K of the classifier.
         rounds: measured steps of each head; two more come before them.

@@ -21,12 +21,12 @@ def input_gradients(
     """Return the gradients of rows, weight and bias, of those that are needed.
 
     Args:
-        projection_gradient: as `Kernels.projection_gradient`, the kernel sizes bound.
+        projection_gradient: `Kernels.projection_gradient` with the kernel sizes bound.
         grad_pooled: (N, D), any strides.
         rows: (N, H, W, C), contiguous, as in the forward pass.
         weight: (D, C).
         saved: (N, H, W, D), what the forward pass saved for `projection_gradient`.
-        needed: whether rows, weight and bias need theirs.
+        needed: whether rows, weight and bias need their gradients.
     """
     projected, sums = _projected(projection_gradient, saved, grad_pooled)
     product = projected.flatten(0, 2)

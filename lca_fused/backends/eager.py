@@ -1,8 +1,8 @@
 """Rectangle pooling in torch operators: any device, any floating dtype, export and autograd.
 
 The columns (n, d) of the projection are independent, and the rectangles of one height kh all
-come from one array: the sums over bands of kh rows, prefix-summed along the width (an integral
-image a band). A rectangle then costs one subtraction. Prefix sums along W alone round no worse
+come from one array: the sums over bands of kh rows, prefix-summed along the width (one integral
+image per band). A rectangle then costs one subtraction. Prefix sums along W alone round no worse
 than W terms, where the corners of a 2D integral image would cancel H*W of them.
 """
 
@@ -28,7 +28,7 @@ _ACCELERATOR_CHUNK_BYTES = 256 << 20
 def local_concepts_accumulation(
     x: Tensor, weight: Tensor, bias: Tensor | None, kernel_sizes: KernelSizes | None
 ) -> Tensor:
-    """(N, C, H, W) -> (N, D): project all positions, H*W rows an image, and pool the projection."""
+    """(N, C, H, W) -> (N, D): project all positions, H*W rows per image, and pool that."""
     if not torch.compiler.is_compiling() and (recorder() is not None or is_watched()):
         return _recordable(x, weight, bias, kernel_sizes)
     projection = project(x, weight, bias)  # (N, H, W, D)
@@ -93,7 +93,7 @@ class _GatedPooling(torch.autograd.Function):
             chunk_gate = _gate_map(chunk, kernel_sizes)
             gate[rows, ..., columns] = chunk_gate
             sums = chunk_gate.mul_(chunk).sum(dim=(1, 2))
-            # Of a column that hardly opens, rounding could leave less than zero.
+            # Rounding could leave less than zero of a column that hardly opens.
             pooled[rows, columns] = sums.clamp_(min=0) + _poison(chunk)
         return pooled, gate
 
@@ -147,7 +147,7 @@ def _gate_map(g: Tensor, kernel_sizes: KernelSizes) -> Tensor:
     """(N, H, W, D) -> (N, H, W, D): M of `_GatedPooling`.
 
     A rectangle adds a constant to the positions it holds, that is, a step up and a step down
-    along W and along H; the steps are collected first and summed up once a band and once at last.
+    along W and along H; the steps are collected first and summed up once per band and once at last.
     """
     n, height, width, d = g.shape
     row_steps = g.new_zeros(n, height + 1, width, d)

@@ -34,8 +34,8 @@ _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # NumPy has no bfloat16 and Numba no float16, so the kernels see integers; see `numba_kernels`.
 _SEEN_AS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
 
-# A second thread costs a tenth of a millisecond and should save more. More tasks than threads, for
-# a core may be slowed down by something else.
+# A second thread costs a tenth of a millisecond and should save more. There are more tasks than
+# threads, for a core may be slowed down by something else.
 _RECTANGLES_A_THREAD = 1 << 20
 _TASKS_A_THREAD = 4
 
@@ -123,7 +123,7 @@ def projection_gradient(
     gradient = torch.empty_like(gate_map)
     sums = torch.empty(n, d, dtype=summed_in, device="cpu")
     images = zip(gradient, gate_map, scaled, sums, strict=True)
-    for target, image_gate, image_scaled, image_sums in images:  # widened an image at a time
+    for target, image_gate, image_scaled, image_sums in images:  # widened one image at a time
         product = image_gate * image_scaled
         target.copy_(product)
         torch.sum(product, (0, 1), out=image_sums)

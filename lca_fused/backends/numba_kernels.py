@@ -191,7 +191,7 @@ def pool_with_gate_scratch(height: int, width: int) -> int:
 
 @_jit
 def pool(projection, size, weights, reach, scratch, tail, pooled, first, last):
-    """Pool the blocks first..last-1 of `projection` into `pooled`, a block after the other.
+    """Pool the blocks first..last-1 of `projection` into `pooled`, one block after the other.
 
     `size` is (H, W, D). `weights[kh - 1, kw]` weighs a rectangle's sum, zero for a kernel size
     that is not wanted, and `reach[kh - 1]` is the widest of the wanted widths, or zero.
@@ -226,7 +226,7 @@ def pool_with_gate(  # type: ignore
     """`pool`, and the gate map with the same weights.
 
     A rectangle adds its weight to the positions it holds. Along W that is a step up and a step
-    down; the steps of a band are collected in `steps` and summed up once a row. Along H, a row
+    down; the steps of a band are collected in `steps` and summed up once per row. Along H, a row
     is held by the bands from a given top that reach it, and the tallest come first: `steps` then
     holds just these when the band that ends with the row has been added. Nothing is subtracted
     again, which would leave rounding errors at positions that no open rectangle holds.
@@ -266,7 +266,7 @@ def pool_with_gate(  # type: ignore
             total = add(total, row_total)
         average = mul(total, mean)
         zero = splat(scratch, 0.0)
-        # Of a column that hardly opens, rounding could leave less than zero.
+        # Rounding could leave less than zero of a column that hardly opens.
         store(pooled, block * lanes, add_where_greater(zero, average, average, zero))
 
 

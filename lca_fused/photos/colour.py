@@ -17,8 +17,8 @@ def to_rgb(image: Image.Image, file_format: str | None) -> Image.Image:
     """Convert an image to RGB, transparency laid on white.
 
     Args:
-        image: decoded.
-        file_format: that it was stored in, as Pillow calls it.
+        image: the decoded image.
+        file_format: the format it was stored in, as Pillow calls it.
 
     Raises:
         UnsupportedModeError: there is no agreed conversion.

@@ -52,7 +52,7 @@ def why_not_read(suffix: str) -> str | None:
     """Return what to do to have photos read whose format is not.
 
     Args:
-        suffix: of their names, in lower case.
+        suffix: the suffix of their names, in lower case.
 
     Returns:
         A clause, or None for any other suffix.

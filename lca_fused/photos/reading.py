@@ -14,7 +14,8 @@ from lca_fused.photos.colour import UnsupportedModeError, to_rgb, to_rgba
 from lca_fused.photos.depth import has_16_bit_colour, read_12_bit_colour
 from lca_fused.photos.formats import content_suffix, why_not_read
 
-_LONGEST = 50  # times the shorter side; enlarged to the network's size a strip fills the memory
+# Times the shorter side: a longer strip, enlarged to the network's size, fills the memory.
+_LONGEST = 50
 FRAMES = "lca_fused frames"
 """Key of Image.info where the file has more frames than the one that was read."""
 # An MPO's second picture is the same scene for the other eye, or its preview.

@@ -32,7 +32,7 @@ from torch import Tensor
 from lca_fused.backends.tracing import constant, subclass_of_tensor
 
 _INSTALLED = importlib.util.find_spec("triton") is not None
-# Triton's interpreter runs kernels on the CPU, one Python call an operation: for tests.
+# Triton's interpreter runs kernels on the CPU, one Python call per operation: for tests.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _KERNELS = {"to_rows": "rows", "project_and_pool": "pooling", "projection_gradient": "pooling"}
@@ -112,7 +112,7 @@ def _driver_failure() -> str | None:
 
     try:
         driver.active.utils  # noqa: B018, which makes it
-    except Exception as error:  # of a compiler, a linker, a loader: whatever fails is no driver
+    except Exception as error:  # from a compiler, a linker or a loader: whatever fails, no driver
         return (
             f"triton cannot make its driver ({type(error).__name__}: {error}), for which it needs "
             "a C compiler (gcc, clang, or one in CC) and Python's headers"

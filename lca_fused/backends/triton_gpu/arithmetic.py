@@ -7,7 +7,7 @@ depends on how the numbers are held. ARITHMETIC is one of
 |---|---|---|---|---|
 | "maximum" | one column | a difference and a maximum | float | float64, and AMD GPUs |
 | "saturated" | one column | `sub.sat` | float32 | float32 |
-| "fixed point" | one column | `sub.sat` | int32, two terms an instruction | 16 bits |
+| "fixed point" | one column | `sub.sat` | int32, two terms per instruction | 16 bits |
 | "halves" | two columns | `fma.relu.f16x2` | float16, both columns at once | bfloat16 |
 
 *Values* are prefix sums, *amounts* are ReLUs and sums of them, *totals* are the weighted sums of

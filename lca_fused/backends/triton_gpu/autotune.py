@@ -1,6 +1,6 @@
 """Choose among configurations by timing them: off unless LCA_FUSED_AUTOTUNE=1.
 
-What was chosen is kept for the process and in a file, one line of JSON a choice's key, so that the
+What was chosen is kept for the process and in a file, one line of JSON per key, so that the
 next process times nothing. The file is `autotune.json` in LCA_FUSED_CACHE or ~/.cache/lca_fused.
 """
 
@@ -39,9 +39,9 @@ def launch(
 
     Args:
         key: as `planned` takes it, for the plan of what is chosen.
-        tensors: the kernel's.
-        plan: makes the plan of a configuration.
-        choose: asked once a key; is given what launches the kernel in a configuration.
+        tensors: the kernel's tensor arguments.
+        plan: a function that makes the plan of a configuration.
+        choose: a function called once per key, with one that launches a given configuration.
         given: a configuration, or None.
     """
 
@@ -66,10 +66,11 @@ def best(
     Args:
         key: what the choice depends on; the GPU and triton's version are added.
         default: returned when autotuning is off, and while a CUDA graph is being captured.
-        candidates: given the default, what else to try; told apart by their repr, which is
-            stored.
-        run: launches the kernel with a candidate; may raise where it does not fit the GPU.
-        device: a GPU.
+        candidates: a function from the default to what else to try; candidates are told apart
+            by their repr, which is stored.
+        run: a function that launches the kernel with a candidate, and may raise where the GPU
+            cannot run that.
+        device: the GPU the kernel runs on.
     """
     if not enabled():
         return default

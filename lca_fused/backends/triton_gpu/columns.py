@@ -305,7 +305,7 @@ def _add_band_steps(
 ):  # fmt: skip
     """Add the steps along W of every rectangle of a band whose sum is positive.
 
-    The gate is a number, 0 or 1, that is multiplied and added: one comparison and two FMA a
+    The gate is a number, 0 or 1, that is multiplied and added: one comparison and two FMA per
     rectangle. As a predicate it must be kept and combined, which costs more instructions.
     """
     W: tl.constexpr = len(band)

@@ -32,9 +32,9 @@ LARGEST_MAP_IN_HALVES = 28 * 28
 # Programs of `COLUMNS` threads that a multiprocessor should have, to hide what loads take.
 PROGRAMS_OF_BANDS = 4
 PROGRAMS_OF_GATES = 2
-# Of a program where there is work for every multiprocessor; one thread a column.
+# Threads of a program where there is work for every multiprocessor; one thread per column.
 COLUMNS = 128
-# Of a large GPU; fewer programs than that leave some idle.
+# Multiprocessors of a large GPU; fewer programs than that leave some idle.
 MULTIPROCESSORS = 128
 # Positions of a batch that the one-launch kernel takes: see `one_launch`.
 ONE_LAUNCH_POSITIONS = 4 * 49
@@ -47,13 +47,13 @@ class Tile:
     """A program's share, and how its threads go about it.
 
     Attributes:
-        images: maps of a program.
-        positions: rows of a map, padded to a power of two.
-        block_d: features of a program.
-        threads: of a program; columns over threads is the number of columns a thread holds.
+        images: maps per program.
+        positions: rows per map, padded to a power of two.
+        block_d: features per program.
+        threads: threads per program; each holds its equal share of the columns.
         block_c: channels of one step of the matrix product; 0 where there is none.
         stages: steps whose operands are on their way to shared memory at a time.
-        max_registers: a thread may use; None for the compiler's own choice.
+        max_registers: the registers that a thread may use; None for the compiler's own choice.
     """
 
     images: int
@@ -70,8 +70,8 @@ class Columns:
     """How the kernels of small maps go about the columns of a projection.
 
     Attributes:
-        arithmetic: as arithmetic.py explains it.
-        threads: of a program; each holds one column, or two in halves.
+        arithmetic: the name of one of the arithmetics that arithmetic.py explains.
+        threads: threads per program; each holds one column, or two in halves.
     """
 
     arithmetic: str
@@ -99,7 +99,7 @@ def recomputes_gates(height: int, width: int, dtype: torch.dtype, gpu: Gpu) -> b
 
 
 def arithmetic(dtype: torch.dtype, gpu: Gpu) -> str:
-    """The arithmetic of one column a thread, for numbers of this dtype in memory."""
+    """The arithmetic of one column per thread, for numbers of this dtype in memory."""
     if dtype == torch.float64 or gpu.capability is None:
         return "maximum"
     return "saturated" if dtype == torch.float32 else "fixed point"
@@ -217,7 +217,7 @@ def _features(n: int, d: int, images: int) -> int:
 def _most_stages(step_bytes: int, gpu: Gpu) -> int:
     """How many steps of the matrix product fit shared memory."""
     buffers = max(1, gpu.shared_memory // step_bytes)
-    # Before Hopper's asynchronous matrix products a step is free when it is multiplied.
+    # Before Hopper's asynchronous matrix products a step's buffer is free once it is multiplied.
     frees_early = gpu.capability is None or gpu.capability < 90
     return buffers + 1 if frees_early else buffers
 
@@ -282,5 +282,5 @@ def registers_of_bands(
 
 
 def bands_in_halves(height: int, width: int, d: int, dtype: torch.dtype, gpu: Gpu) -> bool:
-    """Whether bands are summed in packed halves, two columns a thread."""
+    """Whether bands are summed in packed halves, two columns per thread."""
     return height * width <= LARGEST_MAP_IN_HALVES and in_halves(dtype, d, gpu)

@@ -50,7 +50,7 @@ def sum_within_kernel(
     DTYPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Rectangles within a chunk of columns; one thread an element, BLOCK a program."""
+    """Rectangles within a chunk of columns; one thread per element, BLOCK per program."""
     column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = column < columns
     values = values_ptr + (column // D) * H * (W * D) + column % D

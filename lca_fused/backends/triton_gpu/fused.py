@@ -124,7 +124,7 @@ def accumulate(
         bias: (D,) in the dtype of the rows, or None.
         kernel_sizes: (kh, kw) pairs that fit the map; None means all but 1x1.
         training: whether the projection is wanted, too.
-        tile: `dispatch`'s unless one is given.
+        tile: the tile to take; None for what `dispatch` chooses.
 
     Returns:
         (N, D) and the projection, (N, H, W, D), or None; in the dtype of the rows.

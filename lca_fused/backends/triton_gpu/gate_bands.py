@@ -51,7 +51,7 @@ def gate_whole_kernel(
     DTYPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One thread an element, BLOCK a program.
+    """One thread per element, BLOCK per program.
 
     A thread reads back what it wrote to `steps`, so BLOCK must be the number of threads: then every
     load and store of BLOCK numbers has the same one layout.

@@ -59,7 +59,7 @@ def pool_large_map(
         kernel_sizes: (kh, kw) pairs that fit the map; None means all but 1x1.
         halves: whether to sum up in packed halves: bfloat16 and even D only.
         splits: programs that share the top rows of a column, but for a gate map of whole bands,
-            where one has them all; None means `dispatch`'s.
+            where one has them all; None for what `dispatch` chooses.
     """
     bands = _Bands.of(projection, kernel_sizes, gate_map is not None, halves)
     if gate_map is not None and len(bands.chunks) == 1:

@@ -82,10 +82,10 @@ class Plan:
     kernels run for six.
 
     Args:
-        kernel: takes tensors first, the names of which end in "_ptr".
-        grid: programs on up to three axes.
-        arguments: all others of the kernel, by name; may hold more.
-        options: of the compiler.
+        kernel: a kernel that takes tensors first, the names of which end in "_ptr".
+        grid: the number of programs on up to three axes.
+        arguments: all other arguments of the kernel, by name; may hold more.
+        options: the compiler's options.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ def planned(key: tuple[object, ...], make: Callable[[], Plan]) -> Plan:
     Args:
         key: begins with a name, and holds all that the plan depends on: shapes, strides, dtypes,
             alignment, the device, switches.
-        make: called for a new key.
+        make: a function that makes the plan of a new key.
     """
     plan = _plans.get(key)
     if plan is None:

@@ -21,8 +21,8 @@ def packed_halves(enabled: bool) -> Iterator[None]:
     """Allow or forbid packed halves, for the whole process, while the context is entered.
 
     On GPUs that handle two float16 as fast as one float32 (compute capability 8.0, 9.0 and 10.0)
-    the rectangles of bfloat16 maps are summed in float16, scaled column by column, two features a
-    thread. Errors stay within twice those of torch operators in bfloat16. Without them the
+    the rectangles of bfloat16 maps are summed in float16, scaled column by column, two features
+    per thread. Errors stay within twice those of torch operators in bfloat16. Without them the
     rectangles of bfloat16 maps are summed in float32 and fixed point, as everywhere else.
 
     Kernels look when they are launched, those of a backward pass too, which torch runs in threads

@@ -36,7 +36,7 @@ def rows_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """One program a BLOCK_C x BLOCK_P tile of one image."""
+    """One program per BLOCK_C x BLOCK_P tile of one image."""
     channel_blocks = tl.cdiv(C, BLOCK_C)
     position_blocks = tl.cdiv(LENGTH, BLOCK_P)
     block = tl.program_id(0)

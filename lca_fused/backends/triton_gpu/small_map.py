@@ -65,7 +65,7 @@ def small_map_gradient(
         projection: (N, H, W, D), contiguous.
         grad_pooled: (N, D), any strides.
         kernel_sizes: (kh, kw) pairs that fit the map; None means all but 1x1.
-        columns: `dispatch`'s unless they are given.
+        columns: how columns are held; None for what `dispatch` chooses.
 
     Returns:
         (N, H, W, D) in the dtype of the projection, and (N, D) in that of accumulation.

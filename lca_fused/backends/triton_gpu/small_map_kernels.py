@@ -1,4 +1,4 @@
-"""Kernels for maps whose columns fit in registers: one thread a column, in float."""
+"""Kernels for maps whose columns fit in registers: one thread per column, in float."""
 
 import triton
 import triton.language as tl

@@ -54,8 +54,8 @@ def weight_tables(
         height: H of the map.
         width: W of the map.
         kernel_sizes: (kh, kw) pairs that fit the map; None means all but 1x1.
-        device: where the kernels run.
-        dtype: of the weights.
+        device: the device the kernels run on.
+        dtype: the dtype of the weights.
         halves: whether the weights of widths are wanted as pairs of equal float16 in an int32.
 
     Raises:
