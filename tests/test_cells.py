@@ -124,13 +124,13 @@ def test_finished_matching_is_kept_until_its_result_is_stored(cell, tmp_path, mo
     for sample in (*cell.dataset.train, *cell.dataset.test):
         Image.effect_noise((64, 64), 80).save(sample.path)
     matching, output = replace(cell, method="sift"), tmp_path / "runs"
-    scores = output / "keypoints"
+    checkpoint = matching.path(output).with_suffix(".checkpoint.pt")
     with monkeypatch.context() as patched:
         patched.setattr(cells.Result, "save", full)
         with pytest.raises(OSError, match="no space"):
             run_cell(matching, pytest.fail, output, workers=0)
-    assert list(scores.glob("sift-scores-*.npz"))
+    assert checkpoint.exists()
 
     result = run_cell(matching, pytest.fail, output, workers=0)
     assert run_cell(matching, pytest.fail, output, workers=0) == result
-    assert not list(scores.glob("sift-scores-*.npz"))
+    assert not checkpoint.exists()

@@ -13,22 +13,14 @@ import pytest
 from PIL import Image
 
 from experiments.data.dataset import DataError, ProductDataset, Sample
-from experiments.matching import (
-    KeypointClassifier,
-    Keypoints,
-    SiftDetector,
-    cache,
-    count_inliers,
-    discard_scores,
-    evaluate,
-    evaluate_matching,
-    match,
-    matcher,
-)
+from experiments.matching import cache, evaluate, matcher
 from experiments.matching.cache import cache_file, cache_key, load_keypoints, save_keypoints
-from experiments.matching.classifier import resize_longer_side
-from experiments.matching.matcher import compare, stack_references
-from experiments.matching.sift import root_sift
+from experiments.matching.classifier import KeypointClassifier, resize_longer_side
+from experiments.matching.evaluate import evaluate_matching
+from experiments.matching.keypoints import Keypoints
+from experiments.matching.matcher import compare, count_inliers, match, stack_references
+from experiments.matching.sift import SiftDetector, root_sift
+from experiments.storage import CheckpointError
 from lca_fused.photos.reading import ImageError
 
 SIDE = 240
@@ -473,8 +465,6 @@ def test_the_classifier_matches_by_its_settings():
     for max_distance, matches in [(0.4, [0, 0]), (0.5, [1, 1])]:
         classifier, image = table_classifier(query, references, max_distance=max_distance)
         assert np.floor(3 * classifier.scores(image)).tolist() == matches
-    settings = {"ratio": 0.7, "max_distance": 0.4, "reprojection_px": 3.0, "verify": 2}
-    assert KeypointClassifier(SiftDetector(), **settings).settings == settings
 
 
 def test_many_photos_score_as_one_by_one():
@@ -868,11 +858,10 @@ def data_set(tmp_path: Path) -> ProductDataset:
 
 def test_the_test_photos_are_predicted_in_order(data_set, tmp_path):
     predictions = evaluate_matching(data_set, SiftDetector(), progress=False)
-    assert predictions.labels.tolist() == [3, 0, 6, 5]
-    assert predictions.labels.dtype == predictions.top5.dtype == np.int64
-    assert predictions.top5.shape == (4, 5)
-    assert predictions.top5[:, 0].tolist() == [3, 0, 6, 5]
-    assert all(len(set(row)) == 5 for row in predictions.top5.tolist())
+    assert predictions.dtype == np.int64
+    assert predictions.shape == (4, 5)
+    assert predictions[:, 0].tolist() == [3, 0, 6, 5]
+    assert all(len(set(row)) == 5 for row in predictions.tolist())
 
 
 def test_evaluation_uses_the_cache_and_the_given_reader(data_set, tmp_path):
@@ -891,7 +880,6 @@ def test_evaluation_uses_the_cache_and_the_given_reader(data_set, tmp_path):
             progress=False,
             read_image=read_image,
         )
-        discard_scores(data_set, SiftDetector(), tmp_path / "cache", image_side=200)
     assert read == ["train"] * 7 + ["test"] * 4 + ["test"] * 4
 
 
@@ -910,70 +898,33 @@ def abort_after(photos: int) -> Callable[[Path], np.ndarray]:
 
 
 def test_an_aborted_run_matches_the_finished_photos_no_second_time(data_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "_PHOTOS_A_FILE", 2)
-    folder = tmp_path / "cache"
-    settings = {"cache_dir": folder, "progress": False}
+    monkeypatch.setattr(evaluate, "_SAVED_EVERY", 2)
+    settings = {"checkpoint": tmp_path / "so far.pt", "progress": False}
     with pytest.raises(AbortedError):
         evaluate_matching(data_set, SiftDetector(), read_image=abort_after(3), **settings)
-    assert len(list(folder.glob("sift-scores-*.npz"))) == 1
-
     resumed = evaluate_matching(data_set, SiftDetector(), read_image=abort_after(2), **settings)
     expected = evaluate_matching(data_set, SiftDetector(), progress=False)
-    assert resumed.top5.tolist() == expected.top5.tolist()
+    assert resumed.tolist() == expected.tolist()
     again = evaluate_matching(data_set, SiftDetector(), read_image=abort_after(0), **settings)
-    assert again.top5.tolist() == expected.top5.tolist()
+    assert again.tolist() == expected.tolist()
 
 
-def test_scores_are_kept_until_they_are_discarded(data_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "_PHOTOS_A_FILE", 2)
-    settings = {"cache_dir": tmp_path, "image_side": 200, "progress": False}
-    evaluate_matching(data_set, SiftDetector(), **settings)
-    evaluate_matching(replace(data_set, test=data_set.test[:2]), SiftDetector(), **settings)
-    others = replace(data_set, test=data_set.test[::-1])
-    evaluate_matching(others, SiftDetector(), **settings)
-    assert len(list(tmp_path.glob("sift-scores-*.npz"))) == 4
-
-    for _ in range(2):
-        discard_scores(data_set, SiftDetector(), tmp_path, image_side=200)
-        assert len(list(tmp_path.glob("sift-scores-*.npz"))) == 2, "those of other photos stay"
-    assert list(tmp_path.glob("sift-[0-9a-f]*.npz")), "keypoints serve the next run"
-    with pytest.raises(AbortedError):
-        evaluate_matching(data_set, SiftDetector(), read_image=abort_after(2), **settings)
+def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(data_set, tmp_path):
+    checkpoint = tmp_path / "sift.checkpoint.pt"
+    checkpoint.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="may be deleted"):
+        evaluate_matching(data_set, SiftDetector(), checkpoint=checkpoint, progress=False)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions are those of the folder")
-def test_stored_arrays_have_the_permissions_of_any_new_file(tmp_path):
+def test_stored_keypoints_have_the_permissions_of_any_new_file(tmp_path):
     before = os.umask(0o027)
     try:
-        cache.save_arrays(tmp_path / "new" / "a.npz", numbers=np.arange(3))
+        save_keypoints(tmp_path / "new" / "a.npz", "key", [SiftDetector().detect(product(0))])
     finally:
         os.umask(before)
     (file,) = (tmp_path / "new").iterdir()
     assert file.stat().st_mode & 0o777 == 0o640
-
-
-@pytest.mark.parametrize("change", ["labels", "classes", "train", "test", "detector", "damaged"])
-def test_scores_of_another_run_are_not_taken(data_set, tmp_path, monkeypatch, change):
-    monkeypatch.setattr(evaluate, "_PHOTOS_A_FILE", 2)
-    settings = {"cache_dir": tmp_path / "cache", "progress": False}
-    with pytest.raises(AbortedError):
-        evaluate_matching(data_set, SiftDetector(), read_image=abort_after(3), **settings)
-    relabelled = tuple(replace(sample, label=6 - sample.label) for sample in data_set.train)
-    changed = {
-        "labels": replace(data_set, train=relabelled),
-        "classes": replace(data_set, classes=(*data_set.classes, "h")),
-        "train": replace(data_set, train=data_set.train[:-1]),
-        "test": replace(data_set, test=data_set.test[::-1]),
-    }.get(change, data_set)
-    detector = SiftDetector(max_keypoints=200 if change == "detector" else 300)
-    if change == "damaged":
-        for file in (tmp_path / "cache").glob("sift-scores-*.npz"):
-            file.write_bytes(b"damaged")
-    with pytest.raises(AbortedError):
-        evaluate_matching(changed, detector, read_image=abort_after(3), **settings)
-    resumed = evaluate_matching(changed, detector, **settings)
-    expected = evaluate_matching(changed, detector, progress=False)
-    assert resumed.top5.tolist() == expected.top5.tolist()
 
 
 def test_no_bar_is_left_for_photos_the_cache_knows(data_set, tmp_path, capsys):
@@ -998,8 +949,7 @@ def test_a_bar_shows_the_photos_per_second(data_set, capsys, progress):
 def test_fewer_than_five_classes_and_no_test_photos(data_set):
     small = replace(data_set, classes=("a", "b"), train=data_set.train[:2], test=())
     predictions = evaluate_matching(small, SiftDetector(), progress=False)
-    assert predictions.labels.shape == (0,)
-    assert predictions.top5.shape == (0, 2)
+    assert predictions.shape == (0, 2)
 
 
 def test_evaluation_errors_name_what_is_missing(data_set, tmp_path):

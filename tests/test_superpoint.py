@@ -18,22 +18,15 @@ from scipy import ndimage
 from torch import Tensor
 
 from experiments.data.dataset import ProductDataset
-from experiments.matching import (
-    DETECTORS,
-    KeypointClassifier,
-    Keypoints,
-    SiftDetector,
-    SuperPointDetector,
-    count_inliers,
-    discard_scores,
-    evaluate_matching,
-    make_detector,
-    match,
-    superpoint,
-    superpoint_network,
-    superpoint_weights,
-)
+from experiments.matching import superpoint, superpoint_network, superpoint_weights
 from experiments.matching.cache import cache_key
+from experiments.matching.classifier import KeypointClassifier
+from experiments.matching.detectors import DETECTORS, make_detector
+from experiments.matching.evaluate import evaluate_matching
+from experiments.matching.keypoints import Keypoints
+from experiments.matching.matcher import count_inliers, match
+from experiments.matching.sift import SiftDetector
+from experiments.matching.superpoint import SuperPointDetector
 from experiments.matching.superpoint_network import LAYOUTS, load_network
 from experiments.networks.weights import WeightsError, WeightsNotGivenError
 from tests.test_matching import drawn, product
@@ -535,26 +528,22 @@ def test_a_data_set_is_evaluated_and_its_keypoints_kept(weights, data_set, tmp_p
         predictions = evaluate_matching(
             data_set, detector, cache_dir=tmp_path / "cache", image_side=160, progress=False
         )
-        assert predictions.labels.tolist() == [2, 0]
-        discard_scores(data_set, detector, tmp_path / "cache", image_side=160)
+        assert predictions[:, 0].tolist() == [2, 0]
     assert photos == [3, 2, 2]  # training and test photos, each in a batch; then test photos alone
 
 
 def test_evaluation_matches_by_distance(weights, data_set, monkeypatch):
-    asked: list[dict[str, float]] = []
+    asked: list[tuple[float, float]] = []
 
     def fit(self: KeypointClassifier, *_: object, **__: object) -> None:
-        asked.append(dict(self.settings))
+        asked.append((self.ratio, self.max_distance))
         raise StopIteration
 
     monkeypatch.setattr(KeypointClassifier, "fit", fit)
     for detector in (make_detector("sift"), make_detector("superpoint", weights())):
         with pytest.raises(StopIteration):
             evaluate_matching(data_set, detector, progress=False)
-    assert [(settings["ratio"], settings["max_distance"]) for settings in asked] == [
-        (0.8, float("inf")),
-        (1.0, 0.7),
-    ]
+    assert asked == [(0.8, float("inf")), (1.0, 0.7)]
 
 
 def test_nothing_is_loaded_before_the_first_photo(weights, monkeypatch):

@@ -121,22 +121,13 @@ def save_keypoints(file: Path, key: str, keypoints: Sequence[Keypoints]) -> None
     Raises:
         OSError: the directory cannot be made or written to.
     """
-    save_arrays(
-        file,
-        key=np.array(key),
-        points=np.concatenate([photo.points for photo in keypoints]),
-        descriptors=np.concatenate([photo.descriptors for photo in keypoints]),
-        counts=np.array([len(photo) for photo in keypoints]),
-        sizes=np.array([photo.size for photo in keypoints]),
-    )
-
-
-def save_arrays(file: Path, **arrays: Any) -> None:
-    """Store arrays in an npz `file` that appears complete or not at all.
-
-    Raises:
-        OSError: its directory cannot be made or written to.
-    """
+    arrays: dict[str, Any] = {
+        "key": np.array(key),
+        "points": np.concatenate([photo.points for photo in keypoints]),
+        "descriptors": np.concatenate([photo.descriptors for photo in keypoints]),
+        "counts": np.array([len(photo) for photo in keypoints]),
+        "sizes": np.array([photo.size for photo in keypoints]),
+    }
     write_atomically(file, lambda opened: np.savez(opened, **arrays))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -75,16 +75,6 @@ class KeypointClassifier:
         self._stack: ReferenceStack | None = None
         self._labels: NDArray[np.int64] = np.zeros(0, np.int64)
         self._num_classes = 0
-
-    @property
-    def settings(self) -> Mapping[str, float]:
-        """Everything besides the keypoints and the labels that the scores depend on."""
-        return {
-            "ratio": self.ratio,
-            "max_distance": self.max_distance,
-            "reprojection_px": self.reprojection_px,
-            "verify": self.verify,
-        }
 
     def fit(
         self,

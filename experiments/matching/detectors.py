@@ -32,18 +32,13 @@ class DetectorKind:
     max_distance: float = math.inf
 
 
-def _sift(weights: Path | None, device: torch.device | str) -> Detector:
-    del weights, device  # it has none, and runs on the CPU
-    return SiftDetector()
-
-
-def _superpoint(weights: Path | None, device: torch.device | str) -> Detector:
-    return SuperPointDetector(weights, device=device)
-
-
 DETECTORS = {
-    "sift": DetectorKind(_sift),
-    "superpoint": DetectorKind(_superpoint, ratio=1.0, max_distance=_SUPERPOINT_DISTANCE),
+    "sift": DetectorKind(lambda _weights, _device: SiftDetector()),
+    "superpoint": DetectorKind(
+        lambda weights, device: SuperPointDetector(weights, device=device),
+        ratio=1.0,
+        max_distance=_SUPERPOINT_DISTANCE,
+    ),
 }
 """Detectors by their name."""
 
@@ -63,15 +58,6 @@ def make_detector(
         WeightsNotGivenError: it needs weights and got none; the message says what to fetch.
         WeightsError: the weights given are not there.
     """
-    return kind_of(name).make(weights, device)
-
-
-def kind_of(name: str) -> DetectorKind:
-    """Return the line of `DETECTORS` for the detector `name`.
-
-    Raises:
-        ValueError: there is no such detector.
-    """
     if name not in DETECTORS:
         raise ValueError(f"detector is {name!r}; expected one of {', '.join(DETECTORS)}")
-    return DETECTORS[name]
+    return DETECTORS[name].make(weights, device)

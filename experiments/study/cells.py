@@ -21,8 +21,9 @@ import torchvision
 
 from experiments.checksum import content_digests
 from experiments.data.dataset import ProductDataset, dataset_digest
-from experiments.matching import Detector, discard_scores, evaluate_matching
 from experiments.matching.detectors import make_detector
+from experiments.matching.evaluate import evaluate_matching
+from experiments.matching.keypoints import Detector
 from experiments.methods import METHODS
 from experiments.networks.backbones import load_network
 from experiments.networks.model import ModelError, new_classifier
@@ -130,7 +131,7 @@ def run_cell(cell: Cell, photos: Callable[[], Photos], output: Path, workers: in
     start = time.perf_counter()
     told = on_first(_told_of)(cell)  # now: photos may be moved while it trains
     if cell.head is None:
-        computed = on_first(_match)(cell, output)
+        computed = on_first(_match)(cell, output, checkpoint)
     else:
         computed = _finetune(cell, photos, path, checkpoint, workers)
     result = Result(
@@ -146,7 +147,7 @@ def run_cell(cell: Cell, photos: Callable[[], Photos], output: Path, workers: in
             "platform": platform.platform(),
         },
     )
-    return _store(cell, result, output)
+    return _store(result)
 
 
 def _stored(path: Path) -> Result | None:
@@ -154,11 +155,9 @@ def _stored(path: Path) -> Result | None:
 
 
 @on_first
-def _store(cell: Cell, result: Result, output: Path) -> Result:
+def _store(result: Result) -> Result:
     """Store a result; return it as it is read from then on."""
     result.save()
-    if cell.head is None:
-        discard_scores(cell.dataset, cell.detector(), _keypoints(output))
     result.path.with_suffix(".checkpoint.pt").unlink(missing_ok=True)
     return Result.read(result.path)
 
@@ -198,9 +197,11 @@ def _weights_identity(backbone: Backbone, weights: Path | None) -> str:
     return fingerprint(weights)
 
 
-def _match(cell: Cell, output: Path) -> dict[str, Any]:
-    predictions = evaluate_matching(cell.dataset, cell.detector(), cache_dir=_keypoints(output))
-    return {"top5": predictions.top5.tolist()}
+def _match(cell: Cell, output: Path, checkpoint: Path) -> dict[str, Any]:
+    top5 = evaluate_matching(
+        cell.dataset, cell.detector(), cache_dir=_keypoints(output), checkpoint=checkpoint
+    )
+    return {"top5": top5.tolist()}
 
 
 def _keypoints(output: Path) -> Path:
