@@ -101,9 +101,10 @@ def gate_within_kernel(
                 _subtract_from_row(below, ended, inside, room, stride_w, ARITHMETIC)
         started = add(started, running, ARITHMETIC)
         _add_to_row(steps + top * stride_h, started, inside, room, stride_w, ARITHMETIC)
-        started = add(started, lower_running, ARITHMETIC)
-        for row in range(top + 1, tl.minimum(top + 2 * splits, H)):
-            _add_to_row(steps + row * stride_h, started, inside, room, stride_w, ARITHMETIC)
+        if top + 1 < H:
+            started = add(started, lower_running, ARITHMETIC)
+            for row in range(top + 1, tl.minimum(top + 2 * splits, H)):
+                _add_to_row(steps + row * stride_h, started, inside, room, stride_w, ARITHMETIC)
     part_ptr += tl.program_id(1).to(tl.int64) * columns * len(zero)
     mean = 1.0 / (zero[0] + rectangles)  # in DTYPE, as a float argument is a float32
     store_lanes(part_ptr, column, totals, inverses, mean, inside)
@@ -189,12 +190,13 @@ def gate_across_kernel(
         down_started = add(down_started, down, ARITHMETIC)
         _add_to_row(steps + row_top, up_started, inside, inside, stride_w, ARITHMETIC)
         _subtract_from_row(behind + row_top, down_started, inside, room, stride_w, ARITHMETIC)
-        up_started = add(up_started, lower_up, ARITHMETIC)
-        down_started = add(down_started, lower_down, ARITHMETIC)
-        for row in range(top + 1, tl.minimum(top + 2 * splits, H)):
-            row_top = row * stride_h
-            _add_to_row(steps + row_top, up_started, inside, inside, stride_w, ARITHMETIC)
-            _subtract_from_row(behind + row_top, down_started, inside, room, stride_w, ARITHMETIC)
+        if top + 1 < H:  # or the sums take more registers than there are
+            up_started = add(up_started, lower_up, ARITHMETIC)
+            down_started = add(down_started, lower_down, ARITHMETIC)
+            for row in range(top + 1, tl.minimum(top + 2 * splits, H)):
+                below = row * stride_h
+                _add_to_row(steps + below, up_started, inside, inside, stride_w, ARITHMETIC)
+                _subtract_from_row(behind + below, down_started, inside, room, stride_w, ARITHMETIC)
     part_ptr += tl.program_id(1).to(tl.int64) * columns * len(zero)
     mean = 1.0 / (zero[0] + rectangles)
     store_lanes(part_ptr, column, totals, inverses, mean, inside)
