@@ -3,11 +3,11 @@
     python experiments/finetune.py PHOTOS --output runs/mine
     python experiments/finetune.py --embedded          # generated products, nothing to download
 
-PHOTOS holds a folder of photos a product, or train/ and test/ (and validation/) with such folders.
-What was computed is kept: run again, an interrupted training goes on after its last epoch, and a
-finished one only writes its report. Exit status: 0 when the classifier is there, 1 when photos or
-weights cannot be used or the report could not be made, 2 when the command line cannot be used or
-the output cannot be written, 130 when it was interrupted.
+PHOTOS holds a folder of photos per product, or train/ and test/ (and validation/) with such
+folders. What was computed is kept: run again, an interrupted training goes on after its last epoch,
+and a finished one only writes its report. Exit status: 0 when the classifier is there, 1 when
+photos or weights cannot be used or the report could not be made, 2 when the command line cannot be
+used or the output cannot be written, 130 when it was interrupted.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class Options:
     precision: Precision = "auto"
     """Of matrix products; auto: bfloat16 or float16 where the device has it in hardware."""
     explain: Path | None = None
-    """Folder for a picture a photo: its heat map and top local concepts; for LCA models."""
+    """Folder for a picture per photo: its heat map and top local concepts; for LCA models."""
     workers: int | None = None
     """Processes that decode photos; default: half the cores, 8 at most; 0: none."""
     max_megapixels: float = 100.0
@@ -125,7 +125,7 @@ class Predictor:
     Args:
         classifier: moved to the device.
         compute: device and precision.
-        top_k: classes a photo; all of them where there are fewer.
+        top_k: classes per photo; all of them where there are fewer.
     """
 
     def __init__(self, classifier: Classifier, compute: Compute, top_k: int) -> None:
@@ -135,7 +135,7 @@ class Predictor:
         self._model = classifier.to(compute.device).to(memory_format=torch.channels_last)
 
     def predict(self, paths: Sequence[Path], images: Tensor) -> list[PhotoRow]:
-        """Return a row a photo.
+        """Return a row per photo.
 
         Args:
             paths: of n photos.
@@ -242,7 +242,7 @@ def _workers(options: Options, classifier: Classifier, compute: Compute, photos:
 def _explain(
     pictures: Pictures, predictions: Sequence[PhotoRow], images: Tensor
 ) -> dict[Path, str]:
-    """Save a picture a photo, of the class that its row names first; return what went wrong."""
+    """Save a picture per photo, of the class that its row names first; return what went wrong."""
     named = {
         index: row.prediction.indices[0]
         for index, row in enumerate(predictions)

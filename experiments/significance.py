@@ -9,7 +9,7 @@ Two things make an accuracy uncertain: the test photos are a sample, and so is t
 - `paired_difference`, two rows of several runs: both. It speaks of the two methods.
 
 The discordant photos of several seeds must not be thrown together for one McNemar test: every
-photo would count once a seed as if it were another photo, and p would come out too small. Neither
+photo would count once per seed as if it were another photo, and p would come out too small. Neither
 may the p-values of the seeds be combined as if they were independent, as their photos are the same.
 No p-value here is corrected for how many were looked at.
 """

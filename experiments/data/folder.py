@@ -1,4 +1,4 @@
-"""A data set of one's own: one folder of photos a product."""
+"""A data set of one's own: one folder of photos per product."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load_folder(
     train_repeats: int | None = None,
     quiet: bool = False,
 ) -> ProductDataset:
-    """Read a data set from folders, one a class; a class folder may hold folders of its own.
+    """Read a data set from folders, one per class; a class folder may hold folders of its own.
 
     With root/train/<class> and root/test/<class> (or testing) these are the splits, and
     root/validation (or val, valid) is too where there is one. With root/<class> the test photos
@@ -132,7 +132,7 @@ def _classes(part: ClassFolders) -> tuple[str, ...]:
     if not part.photos:
         inside = "; ".join(describe(part.left_out, part.folder))
         raise DataError(
-            f"no classes: {part.folder} has no folders in it; {LAYOUT}. Make one a class"
+            f"no classes: {part.folder} has no folders in it; {LAYOUT}. Make one per class"
             + (f" ({inside})" if inside else "")
         )
     empty = part.empty
@@ -222,7 +222,7 @@ def _check(root: Path) -> list[str]:
 FOLDER = Source(
     name="folder",
     datasets={"folder": CatalogEntry(lambda options: load_folder(options.required_root()))},
-    home="photos of your own, a folder a product",
+    home="photos of your own, a folder per product",
     check=_check,
 )
 """As the catalog knows it."""

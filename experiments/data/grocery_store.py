@@ -54,7 +54,7 @@ def load_grocery_store(
     pool is the validation set, the same in both protocols. The test set is the official one.
 
     "many-shot" trains on the rest of the pool, "one-shot" on the iconic packshot of each class
-    (with coarse labels: on the packshots of all its fine classes), drawn 12 times an epoch.
+    (with coarse labels: on the packshots of all its fine classes), drawn 12 times per epoch.
 
     Args:
         root: the folder with classes.csv and train.txt, the clone of the repository that holds it

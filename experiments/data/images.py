@@ -37,7 +37,7 @@ class BadImage:
 
 
 def default_workers() -> int:
-    """Threads that decode photos at a time: one a core, at most 8."""
+    """Threads that decode photos at a time: one per core, at most 8."""
     return min(8, os.cpu_count() or 1)
 
 

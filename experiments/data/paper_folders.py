@@ -1,4 +1,4 @@
-"""CAPG-GP and DM4VM, the paper's smaller data sets: a train and a test folder of one a class.
+"""CAPG-GP and DM4VM, the paper's smaller data sets: train and test folders with a folder per class.
 
 How their authors lay them out is not published, so the user sorts the photos into
 <root>/<data set>/train/<class>/ and <root>/<data set>/test/<class>/.
@@ -158,7 +158,7 @@ CAPG_GP = PaperFolders(
     train_repeats=_ONE_SHOT_REPEATS,
     validation_fraction=0.0,
 ).source()
-"""One training photo a class, drawn 12 times an epoch, and so none to validate on."""
+"""One training photo per class, drawn 12 times per epoch, and so none to validate on."""
 
 DM4VM = PaperFolders(
     name="dm4vm",
@@ -169,4 +169,4 @@ DM4VM = PaperFolders(
     train_repeats=None,
     validation_fraction=0.1,
 ).source()
-"""60 to 70 training photos a class; a tenth of them is held out for validation."""
+"""60 to 70 training photos per class; a tenth of them is held out for validation."""

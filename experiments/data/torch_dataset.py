@@ -60,7 +60,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         Args:
             samples: the photos.
             transform: gets a `tv_tensors.Image`, uint8 (3, H, W), and returns the item's tensor.
-            repeats: items an epoch for each photo, each transformed afresh.
+            repeats: items per epoch for each photo, each transformed afresh.
             seed: of the transform, not negative.
             cache_side: shorter side in pixels that larger photos are shrunk to; None keeps photos
                 as they are and decodes them for every item.
@@ -148,7 +148,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
 class _PhotoCache:
     """Decoded photos of any sizes, end to end in one tensor.
 
-    One tensor rather than one a photo: it reaches a worker that is spawned, not forked, through a
+    One tensor rather than one per photo: it reaches a worker that is spawned, not forked, through a
     single file descriptor, where thousands would pass the limit of the process.
     """
 

@@ -1,4 +1,4 @@
-"""A picture a photo: where the evidence for its class is, and the local concepts behind it."""
+"""A picture per photo: where the evidence for its class is, and the local concepts behind it."""
 
 from __future__ import annotations
 

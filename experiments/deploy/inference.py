@@ -53,7 +53,7 @@ class PhotoReader(Dataset[tuple[Path, Tensor | str]]):
         paths: the photos.
         preprocessing: of the network.
         max_pixels: a photo with more is refused before it is decoded; decoding takes about 12
-            bytes a pixel, 19 with transparency. One with more than `MAX_MEGAPIXELS` is refused
+            bytes per pixel, 19 with transparency. One with more than `MAX_MEGAPIXELS` is refused
             in any case.
     """
 

@@ -67,7 +67,7 @@ class OnnxClassifier:
 
     Args:
         path: what `export_onnx` wrote.
-        threads: that share an operator; 0 for one a core.
+        threads: number of threads that share an operator; 0 for one per core.
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:

@@ -78,7 +78,7 @@ class CsvWriter(RowWriter):
 
     Args:
         file: opened with newline="".
-        k: classes a row.
+        k: classes per row.
 
     Raises:
         NoReaderError: as `write` does, for the header.

@@ -87,7 +87,7 @@ _NAMES = [
 def load_network(file: Path, *, threshold: float, nms_radius: int) -> nn.Module:
     """Build transformers' SuperPoint with the weights in `file`, ready for inference.
 
-    No code in the file is run. The licence of its weights is logged, once a process.
+    No code in the file is run. The licence of its weights is logged, once per process.
 
     Args:
         file: any of `LAYOUTS`, written by torch.save or as safetensors.

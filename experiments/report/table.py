@@ -39,8 +39,8 @@ _HOW_DIFFERENCES_ARE_MADE = (
     "p-values are not corrected for their number."
 )
 _HOW_COST_IS_MEASURED = (
-    "Cost of training: median photos a second over the seeds, and the memory that tensors take at "
-    "the peak, on GPUs."
+    "Cost of training: median photos per second over the seeds, and the memory that tensors take "
+    "at the peak, on GPUs."
 )
 
 

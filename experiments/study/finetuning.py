@@ -27,7 +27,7 @@ class Finetuning:
     """Finetune a classifier on your own photos, and write a report on it."""
 
     photos: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTOS")] = None
-    """A folder of photos a product, or train/ and test/ (and validation/) with such folders."""
+    """A folder of photos per product, or train/ and test/ (and validation/) with such folders."""
     embedded: bool = False
     """Take generated products instead of PHOTOS: to see it work, with nothing to download."""
     output: Path = Path("runs/mine")
@@ -123,7 +123,7 @@ def parse_finetuning(arguments: Sequence[str]) -> Finetuning:
     options = tyro.cli(Finetuning, args=list(arguments), default=default, prog="finetune.py")
     if options.photos is None and not options.embedded:
         raise ValueError(
-            "no photos: expected finetune.py PHOTOS, a folder with a folder of photos a product, "
+            "no photos: expected finetune.py PHOTOS, a folder with a folder of photos per product, "
             "or --embedded to see it work on generated products"
         )
     return options

@@ -118,7 +118,7 @@ PRESETS: dict[str, tuple[str, Study]] = {
         ),
     ),
     "folder": (
-        "Your own photos, a folder a product; needs --data-root.",
+        "Your own photos, a folder per product; needs --data-root.",
         Study(datasets=("folder",), backbone="mobilenet-v2"),
     ),
 }

@@ -42,7 +42,7 @@ def cut(
 
     Args:
         order: item numbers of the whole epoch.
-        batch_size: photos a step; the last step may have fewer.
+        batch_size: photos per step; the last step may have fewer.
         accumulate: parts that each process computes a step.
         rank: which process.
         size: how many processes.
@@ -100,7 +100,7 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps an epoch."""
+        """Optimiser steps per epoch."""
         return -(-self._count // self._recipe.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Part, Tensor, Tensor]]:
