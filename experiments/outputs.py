@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -27,6 +28,23 @@ def check_folder(folder: Path, option: str) -> None:
         OutputError: it cannot be made or written to, or is a file.
     """
     _try_to_write(folder / f".{uuid.uuid4().hex}.tmp", f"{option} {folder}")
+
+
+def make_folder(folder: Path, option: str) -> None:
+    """Make a folder, and those it is in, and see that files can be written into it.
+
+    Several processes may call it at a time, as long as none removes these folders meanwhile.
+
+    Args:
+        folder: that is written to from now on; it may be there.
+        option: of the command line that names it, for the message.
+
+    Raises:
+        OutputError: it cannot be made or written to, or is a file.
+    """
+    with contextlib.suppress(OSError):  # the attempt below says why
+        folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder, option)
 
 
 def check_file(file: Path, option: str) -> None:

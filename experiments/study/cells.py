@@ -28,7 +28,7 @@ from experiments.methods import METHODS
 from experiments.networks.backbones import load_network
 from experiments.networks.model import ModelError, new_classifier
 from experiments.networks.weights import fingerprint
-from experiments.outputs import check_folder, check_space
+from experiments.outputs import check_space, make_folder
 from experiments.results import Result, model_folder
 from experiments.training.device import Compute, device_name
 from experiments.training.distributed import in_step, on_first
@@ -126,7 +126,7 @@ def run_cell(cell: Cell, photos: Callable[[], Photos], output: Path, workers: in
     if stored is not None:
         return stored
     for folder in (path.parent, _keypoints(output)):
-        on_first(check_folder)(folder, "the folder of results")
+        on_first(make_folder)(folder, "the folder of results")
     checkpoint = path.with_suffix(".checkpoint.pt")
     start = time.perf_counter()
     told = on_first(_told_of)(cell)  # now: photos may be moved while it trains

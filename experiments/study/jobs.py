@@ -97,6 +97,9 @@ def side_by_side(
                 key: pool.submit(_compute, cell, output, asked_workers, jobs)
                 for key, cell in cells.items()
             }
+            # A submission wakes the pool's manager before it starts a process: unless it is woken
+            # once more, it does not hear the last process die.
+            pool.submit(int)
             for future in futures.values():
                 future.add_done_callback(lambda _: bar.update())
             yield futures
