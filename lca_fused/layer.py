@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from lca_fused.backends import check_backend
 from lca_fused.functional import local_concepts_accumulation
 from lca_fused.integers import integer
 from lca_fused.rectangles import normalize_kernel_sizes
+from lca_fused.whitening import whitened_projection
 
 
 class LCA(nn.Module):
@@ -76,6 +78,33 @@ class LCA(nn.Module):
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()
+
+    @classmethod
+    def from_features(
+        cls, maps: Tensor | Iterable[Tensor], out_features: int | None = None, **options: Any
+    ) -> LCA:
+        """Make a layer that is of use before any training: it whitens the regions of maps.
+
+        The mathematics and its sources are at `lca_fused.whitening.whitened_projection`. The
+        output serves as an embedding (compared by its cosine) and as a start for training.
+
+        Args:
+            maps: (N, C, H, W) feature maps of photos like those to come, which need no labels; or
+                an iterable of such batches, as of a data loader.
+            out_features: D, an even number up to 2 C; None for C, or C - 1 where that is odd.
+            **options: `kernel_sizes`, `backend`, `device` and `dtype`, as of the layer; by default
+                the device is that of the maps.
+
+        Raises:
+            ValueError: as `whitened_projection` and the layer do.
+            TypeError: as the layer does.
+        """
+        weight, bias = whitened_projection(maps, out_features)
+        layer = cls(weight.shape[1], weight.shape[0], **({"device": weight.device} | options))
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+        return layer
 
     def reset_parameters(self) -> None:
         """Draw weight and bias anew, as nn.Linear does."""
