@@ -36,7 +36,7 @@ from experiments.outputs import OutputError, check_file, check_folder, missing_p
 from experiments.report.run import FINETUNED_FILE, REPORT_FILE, next_commands
 from experiments.results import Result, model_folder
 from experiments.storage import CheckpointError, save_json
-from experiments.study.cells import Cell, run_cell
+from experiments.study.cells import Cell, forget_maps, run_cell
 from experiments.study.finetuning import Finetuning, parse_finetuning
 from experiments.training.device import Compute, resolve_compute
 from experiments.training.distributed import INTERRUPTED, on_first, run_together
@@ -119,6 +119,7 @@ def finetune(options: Finetuning, compute: Compute, workers: int) -> Result:
 
     result = run_cell(cell, photos, options.output, workers)
     save_json({"result": result.name}, options.output / FINETUNED_FILE)
+    on_first(forget_maps)(options.output)
     return result
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import nn
 
@@ -23,6 +24,7 @@ class Method:
         head: key of `lca_fused.heads.HEADS`, for a finetuned network.
         detector: key of `experiments.matching.detectors.DETECTORS`, for keypoint matching.
         max_entropy: whether the maximum-entropy loss joins the cross-entropy.
+        changes: fields of the recipe that this method has in its own way.
         trick: what it adds to each of the methods in `against`, as the subject of a sentence.
         against: the methods it is measured against.
     """
@@ -31,6 +33,7 @@ class Method:
     head: str | None = None
     detector: str | None = None
     max_entropy: bool = False
+    changes: Mapping[str, Any] = field(default_factory=dict)
     trick: str = ""
     against: tuple[str, ...] = ()
 
@@ -38,10 +41,18 @@ class Method:
         if (self.head is None) == (self.detector is None):
             raise ValueError(f"{self.title}: expected a head or a detector, and not both")
 
+    def adapt(self, recipe: Recipe) -> Recipe:
+        """Return the recipe as this method trains by it."""
+        return replace(recipe, **self.changes)
+
     def loss(self, recipe: Recipe) -> nn.Module:
         """Return the training loss, (N, K) logits and (N,) class indices to a scalar."""
         return MaxEntropyLoss(gamma=recipe.gamma) if self.max_entropy else nn.CrossEntropyLoss()
 
+
+_FROZEN = {"finetune": "head", "head_epochs": 12}
+_HEAD_FIRST = {"head_epochs": 8, "backbone_lr": 0.0005}
+_WHITENED = {"start": "whitened"}
 
 METHODS = {
     "superpoint": Method("keypoint matching (SuperPoint)", detector="superpoint"),
@@ -76,6 +87,73 @@ METHODS = {
         max_entropy=True,
         trick="the maximum-entropy loss",
         against=("lca",),
+    ),
+    # With a frozen backbone: what LCA is worth where features stay what they are.
+    "gap-frozen": Method("global average pooling, frozen backbone", head="gap", changes=_FROZEN),
+    "gap-fc-frozen": Method(
+        "global average pooling + FC + ReLU, frozen backbone",
+        head="gap-fc",
+        changes=_FROZEN,
+        trick="LCA's layer without its rectangles, on a frozen backbone",
+        against=("gap-frozen",),
+    ),
+    "rmac-frozen": Method(
+        "R-MAC, frozen backbone",
+        head="rmac",
+        changes=_FROZEN,
+        trick="R-MAC on a frozen backbone",
+        against=("gap-frozen",),
+    ),
+    "lca-frozen": Method(
+        "LCA, frozen backbone",
+        head="lca",
+        changes=_FROZEN,
+        trick="LCA on a frozen backbone",
+        against=("gap-frozen", "gap-fc-frozen"),
+    ),
+    "lca-whitened-frozen": Method(
+        "LCA from a whitened start, frozen backbone",
+        head="lca",
+        changes=_FROZEN | _WHITENED,
+        trick="a whitened start on a frozen backbone",
+        against=("lca-frozen",),
+    ),
+    # The head on a frozen backbone first, then everything at a tenth of the backbone's rate.
+    "gap-head-first": Method(
+        "global average pooling, head first",
+        head="gap",
+        changes=_HEAD_FIRST,
+        trick="training the head first",
+        against=("gap",),
+    ),
+    "gap-fc-head-first": Method(
+        "global average pooling + FC + ReLU, head first",
+        head="gap-fc",
+        changes=_HEAD_FIRST,
+        trick="training the head first",
+        against=("gap-fc",),
+    ),
+    "lca-head-first": Method(
+        "LCA, head first",
+        head="lca",
+        changes=_HEAD_FIRST,
+        trick="training the head first",
+        against=("lca",),
+    ),
+    "lca-whitened-head-first": Method(
+        "LCA from a whitened start, head first",
+        head="lca",
+        changes=_HEAD_FIRST | _WHITENED,
+        trick="a whitened start",
+        against=("lca-head-first",),
+    ),
+    "lca-me-head-first": Method(
+        "LCA + maximum entropy, head first",
+        head="lca",
+        max_entropy=True,
+        changes=_HEAD_FIRST,
+        trick="training the head first",
+        against=("lca-me",),
     ),
 }
 """Methods by the name `--methods` takes."""

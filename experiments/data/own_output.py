@@ -17,7 +17,7 @@ PICTURE_METADATA = {"Software": "lca_fused"}
 """Text of every PNG that is written, for matplotlib's and Pillow's `metadata`."""
 
 _MARKER_TEXT = "Results of lca_fused. While this file is here, the folder is not read as photos.\n"
-_MADE = ("augmented", "cells", "embedded")
+_MADE = ("augmented", "cells", "embedded", "keypoints", "maps")
 _PICTURE_TEXT = b"Software\0lca_fused"
 _PICTURE_HEAD = 256  # bytes; the text follows the header, of 33
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import statistics
 import time
 from collections import Counter
@@ -32,12 +33,23 @@ from experiments.outputs import check_space, make_folder
 from experiments.results import Result, model_folder
 from experiments.training.device import Compute, device_name
 from experiments.training.distributed import in_step, on_first
+from experiments.training.feature_maps import MapStore
+from experiments.training.head_first import train_head
 from experiments.training.photos import Photos
 from experiments.training.recipe import Recipe
 from experiments.training.scoring import Score
 from experiments.training.trainer import Progress, Trainer
 from lca_fused.backbones import Backbone, find_backbone
 from lca_fused.classifier import Classifier
+
+MAPS = "maps"
+"""Folder of a run's feature maps, of use to the cells that are not computed yet."""
+
+_CHECKPOINT = ".checkpoint.pt"
+_HEAD_CHECKPOINT = ".head.checkpoint.pt"
+
+# Settings that a backbone's maps depend on.
+_OF_MAPS = ("dataset", "photos", "backbone", "weights", "preprocessing", "precision")
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,11 @@ class Cell:
     def network(self) -> Backbone:
         """The backbone, for photos of the recipe's size."""
         return find_backbone(self.backbone).at(self.recipe.image_size or None)
+
+    @property
+    def title(self) -> str:
+        """Its name, for progress bars and messages."""
+        return f"{self.dataset.name} {self.method} seed {self.seed}"
 
     def detector(self) -> Detector:
         """Return the keypoint detector; raises WeightsError where its weights are missing."""
@@ -125,15 +142,15 @@ def run_cell(cell: Cell, photos: Callable[[], Photos], output: Path, workers: in
     stored = on_first(_stored)(path)
     if stored is not None:
         return stored
-    for folder in (path.parent, _keypoints(output)):
+    for folder in (path.parent, *([_keypoints(output)] if cell.head is None else [])):
         on_first(make_folder)(folder, "the folder of results")
-    checkpoint = path.with_suffix(".checkpoint.pt")
+    checkpoint = path.with_suffix(_CHECKPOINT)
     start = time.perf_counter()
     told = on_first(_told_of)(cell)  # now: photos may be moved while it trains
     if cell.head is None:
         computed = on_first(_match)(cell, output, checkpoint)
     else:
-        computed = _finetune(cell, photos, path, checkpoint, workers)
+        computed = _finetune(cell, photos, path, output / MAPS, workers)
     result = Result(
         path,
         **told,
@@ -158,7 +175,8 @@ def _stored(path: Path) -> Result | None:
 def _store(result: Result) -> Result:
     """Store a result; return it as it is read from then on."""
     result.save()
-    result.path.with_suffix(".checkpoint.pt").unlink(missing_ok=True)
+    for ending in (_CHECKPOINT, _HEAD_CHECKPOINT):
+        result.path.with_suffix(ending).unlink(missing_ok=True)
     return Result.read(result.path)
 
 
@@ -179,6 +197,11 @@ def _told_of(cell: Cell) -> dict[str, Any]:
         "contents": content_digests(sample.path for sample in data.test),
         "notes": data.notes,
     }
+
+
+def forget_maps(output: Path) -> None:
+    """Remove the feature maps of a run whose cells are all computed."""
+    shutil.rmtree(output / MAPS, ignore_errors=True)
 
 
 def build_classifier(cell: Cell) -> Classifier:
@@ -209,27 +232,32 @@ def _keypoints(output: Path) -> Path:
 
 
 def _finetune(
-    cell: Cell, photos: Callable[[], Photos], path: Path, checkpoint: Path, workers: int
+    cell: Cell, photos: Callable[[], Photos], path: Path, maps: Path, workers: int
 ) -> dict[str, Any]:
-    method = METHODS[cell.method]
+    recipe, checkpoint = cell.recipe, path.with_suffix(_CHECKPOINT)
     # Before the photos are decoded: its weights may be missing.
     model = on_first(build_classifier)(cell)
-    on_first(_check_space)(model, cell.recipe, checkpoint)
+    on_first(_check_space)(model, recipe, checkpoint)
     on_first(lambda: photos() and None)()  # one that cannot be read costs this cell alone
     with in_step():
         train, validation, test = photos().train(cell.seed), photos().validation, photos().test
     with _memory_that_ran_out_explained():
+        head = Progress()
+        if recipe.head_epochs:
+            head = on_first(_train_head)(cell, model, photos(), path, maps)
+            model.load_state_dict(head.best_model)
         trainer = Trainer(
             model,
-            method.loss(cell.recipe),
-            cell.recipe,
+            METHODS[cell.method].loss(recipe),
+            recipe,
             cell.compute,
             seed=cell.seed,
             checkpoint=checkpoint,
             workers=workers,
-            title=f"{cell.dataset.name} {cell.method} seed {cell.seed}",
+            title=cell.title,
+            before=head,
         )
-        progress = trainer.fit(train, validation)
+        progress = head if recipe.finetune == "head" else trainer.fit(train, validation)
         score = trainer.score(test)
     _store_model(trainer.model, cell, score, path)
     return {
@@ -239,6 +267,24 @@ def _finetune(
         "images_per_second": _images_per_second(progress, len(train)),
         "peak_bytes": progress.peak_bytes,
     }
+
+
+def _train_head(cell: Cell, model: Classifier, photos: Photos, path: Path, maps: Path) -> Progress:
+    settings = {name: cell.settings[name] for name in _OF_MAPS}
+    settings["augmentation"] = asdict(cell.recipe.augmentation)
+    backbone = model.backbone.to(cell.compute.device)
+    store = MapStore(backbone, cell.compute, maps, settings)
+    return train_head(
+        model,
+        METHODS[cell.method].loss(cell.recipe),
+        cell.recipe,
+        cell.compute,
+        photos,
+        store,
+        seed=cell.seed,
+        checkpoint=path.with_suffix(_HEAD_CHECKPOINT),
+        title=cell.title,
+    )
 
 
 @on_first

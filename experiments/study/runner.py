@@ -26,7 +26,7 @@ from experiments.report.figures import save_ladder
 from experiments.report.table import paper_table, to_json, to_markdown, weights_sources
 from experiments.results import NotRun, Result, Table
 from experiments.storage import CheckpointError, save_json, save_text
-from experiments.study.cells import Cell, run_cell
+from experiments.study.cells import Cell, forget_maps, run_cell
 from experiments.study.jobs import number_of_jobs, side_by_side
 from experiments.study.options import Study, parse_weights
 from experiments.training.device import resolve_compute
@@ -103,6 +103,7 @@ class Runner:
         with self._side_by_side(datasets):
             for name, dataset in datasets.items():
                 self._run_on(dataset, name)
+        on_first(forget_maps)(self.study.output)
         text = self._write_table(last=True)
         picture = self._files[-1]
         with self._not_fatal(picture):
@@ -241,7 +242,7 @@ class Runner:
             seed=seed,
             backbone=backbone,
             weights=self._weights_of(row),
-            recipe=self.study.recipe.for_backbone(backbone),
+            recipe=row.method.adapt(self.study.recipe.for_backbone(backbone)),
             compute=self._compute,
             command=self.command,
         )

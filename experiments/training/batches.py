@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from experiments.data.torch_dataset import PhotoDataset
+from experiments.training.feature_maps import MapDataset
 from experiments.training.order import balanced, epoch_generator, most_draws, shuffled
 from experiments.training.recipe import Recipe
 
@@ -73,7 +74,7 @@ class Batches:
 
     def __init__(
         self,
-        photos: PhotoDataset,
+        photos: PhotoDataset | MapDataset,
         recipe: Recipe,
         seed: int,
         *,
@@ -127,7 +128,7 @@ class Batches:
             return balanced(self._labels, self._count, generator)
         return shuffled(self._count, generator)
 
-    def _with_more_draws(self, photos: PhotoDataset) -> PhotoDataset:
+    def _with_more_draws(self, photos: PhotoDataset | MapDataset) -> PhotoDataset | MapDataset:
         """Return the same photos with room for all draws of a rare class, each augmented afresh."""
         roomier = copy.copy(photos)
         roomier.repeats = max(photos.repeats, most_draws(self._labels, self._count))

@@ -6,6 +6,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from experiments.networks.model import ModelError
+from experiments.training.recipe import Recipe
 from lca_fused.feature_map import TimmMap
 
 # A network with fewer children than these is one around others, as torchvision's "features" are.
@@ -44,6 +45,16 @@ def freeze(backbone: nn.Module, groups: int) -> None:
     for group in layers[:groups]:
         for parameter in group:
             parameter.requires_grad_(False)
+
+
+def frozen_groups(backbone: nn.Module, recipe: Recipe) -> int:
+    """Return how many groups of layers stay as they are, from the input on, as a recipe says."""
+    groups = len(layer_groups(backbone))
+    return (
+        max(recipe.freeze, groups - groups // 3)
+        if recipe.finetune == "last-stages"
+        else recipe.freeze
+    )
 
 
 def keep_frozen_statistics(backbone: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from experiments.data.augment import Augmentation
 from lca_fused.backbones import find_backbone
@@ -13,7 +14,22 @@ class Recipe:
     """SGD with momentum, linear warm-up and cosine decay, as the paper finetunes (section 4)."""
 
     epochs: int = 12
-    """Passes over the training photos (each drawn the data set's `train_repeats` times)."""
+    """Passes over the training photos (each drawn the data set's `train_repeats` times), with
+    `finetune` other than head."""
+    finetune: Literal["head", "last-stages", "all"] = "all"
+    """What learns from the photos: everything; the last third of the backbone's groups of layers,
+    and the head; or the head alone, on maps of the frozen backbone, in a minute on a CPU."""
+    head_epochs: int = 0
+    """Passes over the backbone's maps of the training photos, in which the head learns alone,
+    before anything else does."""
+    views: int = 4
+    """Augmented maps of each training photo, computed once; passes take them in turn."""
+    maps_gib: float = 2.0
+    """GiB on the disk for the maps of the training photos; fewer views are taken where they hold
+    no more."""
+    start: Literal["random", "whitened"] = "random"
+    """What LCA's layer starts from: noise, or the projection that whitens the training photos'
+    regions (`LCA.from_features`)."""
     batch_size: int = 16
     """Photos a step, of all processes and accumulated parts together."""
     accumulate: int = 1
@@ -25,6 +41,8 @@ class Recipe:
     """Peak learning rate of the pretrained backbone."""
     head_lr: float = 0.02
     """Peak learning rate of the pooling head and the classifier, which start from noise."""
+    probe_lr: float = 0.02
+    """Peak learning rate of the head while it learns alone (`head_epochs`)."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 1e-4
@@ -54,7 +72,10 @@ class Recipe:
     """How training photos are distorted."""
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "backbone_lr", "head_lr", "clip_norm", "layer_decay")
+        positive = (
+            *("epochs", "views", "maps_gib", "batch_size"),
+            *("backbone_lr", "head_lr", "probe_lr", "clip_norm", "layer_decay"),
+        )
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"recipe.{name} is {getattr(self, name)}; expected more than 0")
@@ -63,7 +84,12 @@ class Recipe:
                 f"recipe.accumulate is {self.accumulate}; expected 1 to recipe.batch_size "
                 f"({self.batch_size}): a part needs a photo"
             )
-        for name in ("weight_decay", "patience", "gamma", "image_size", "freeze"):
+        if self.finetune == "head" and self.head_epochs < 1:
+            raise ValueError(
+                "recipe.finetune is head, but recipe.head_epochs is "
+                f"{self.head_epochs}; expected 1 or more: the head learns in these alone"
+            )
+        for name in ("head_epochs", "weight_decay", "patience", "gamma", "image_size", "freeze"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"recipe.{name} is {getattr(self, name)}; expected 0 or more")
         for name in ("momentum", "warmup", "ema_decay"):

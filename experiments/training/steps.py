@@ -15,7 +15,7 @@ from experiments.networks.model import ModelError
 from experiments.training import distributed
 from experiments.training.batches import Batches, Part
 from experiments.training.device import Compute
-from experiments.training.layer_groups import freeze, keep_frozen_statistics
+from experiments.training.layer_groups import freeze, frozen_groups, keep_frozen_statistics
 from experiments.training.optimization import make_optimizer, make_scheduler
 from experiments.training.order import epoch_seed
 from experiments.training.recipe import Recipe
@@ -59,7 +59,7 @@ class Stepper:
         self.loss = loss.to(compute.device)
         self.recipe = recipe
         self.compute = compute
-        freeze(self.model.backbone, recipe.freeze)
+        freeze(self.model.backbone, frozen_groups(self.model.backbone, recipe))
         self.optimizer = make_optimizer(self.model, recipe)
         self.scheduler = make_scheduler(self.optimizer, recipe, steps)
         self.scaler = torch.amp.GradScaler(

@@ -19,6 +19,7 @@ from experiments.storage import CheckpointError, load_checkpoint, save_checkpoin
 from experiments.training.batches import Batches
 from experiments.training.device import Compute
 from experiments.training.distributed import in_step, on_first, rank, size
+from experiments.training.feature_maps import MapDataset
 from experiments.training.recipe import Recipe
 from experiments.training.scoring import Score, score
 from experiments.training.steps import Stepper
@@ -47,6 +48,21 @@ class Progress:
     epoch_seconds: list[float] = field(default_factory=list)
     peak_bytes: int | None = None
 
+    def after(self, before: Progress) -> Progress:
+        """Return all that a run has behind it where another one went before it."""
+        if not before.history:
+            return self
+        later = [record | {"epoch": before.epoch + record["epoch"]} for record in self.history]
+        return Progress(
+            before.epoch + self.epoch,
+            before.epoch + self.best_epoch if self.best_epoch else before.best_epoch,
+            self.best_rank,
+            self.best_model,
+            before.history + later,
+            self.epoch_seconds,
+            self.peak_bytes,
+        )
+
 
 class Trainer:
     """Finetunes one model on one data set and keeps its best epoch.
@@ -65,6 +81,7 @@ class Trainer:
         checkpoint: file the state is kept in between epochs; continued from if it exists.
         workers: processes that load and augment photos.
         title: shown beside the progress bar.
+        before: what the model has behind it; its best weights stay where no epoch is better.
     """
 
     def __init__(
@@ -78,6 +95,7 @@ class Trainer:
         checkpoint: Path,
         workers: int = 0,
         title: str = "",
+        before: Progress | None = None,
     ) -> None:
         self.model = model.to(compute.device).to(memory_format=torch.channels_last)
         self.loss = loss
@@ -87,9 +105,14 @@ class Trainer:
         self.checkpoint = checkpoint
         self.workers = workers
         self.title = title
-        self.progress = Progress()
+        self.before = before or Progress()
+        self.progress = Progress(
+            best_rank=(self.before.best_rank[0], 0), best_model=self.before.best_model
+        )
 
-    def fit(self, train: PhotoDataset, validation: PhotoDataset | None) -> Progress:
+    def fit(
+        self, train: PhotoDataset | MapDataset, validation: PhotoDataset | MapDataset | None
+    ) -> Progress:
         """Train to the last epoch and load the best one's weights into the model.
 
         The best epoch has the highest validation accuracy. Few validation photos often tie; then
@@ -122,9 +145,9 @@ class Trainer:
                 self._finish_epoch(stepper.evaluated, mean_loss, validation, bar)
                 self._save(stepper)
         self.model.load_state_dict(self.progress.best_model)
-        return self.progress
+        return self.progress.after(self.before)
 
-    def score(self, photos: PhotoDataset) -> Score:
+    def score(self, photos: PhotoDataset | MapDataset) -> Score:
         """Score the model's current weights on photos."""
         return self._score(self.model, photos)
 
@@ -152,7 +175,11 @@ class Trainer:
         return mean_loss
 
     def _finish_epoch(
-        self, evaluated: nn.Module, mean_loss: float, validation: PhotoDataset | None, bar: Any
+        self,
+        evaluated: nn.Module,
+        mean_loss: float,
+        validation: PhotoDataset | MapDataset | None,
+        bar: Any,
     ) -> None:
         progress = self.progress
         progress.epoch += 1
@@ -170,7 +197,7 @@ class Trainer:
             }
         bar.set_postfix({key: f"{value:.3g}" for key, value in record.items()})
 
-    def _training_batches(self, train: PhotoDataset) -> Batches:
+    def _training_batches(self, train: PhotoDataset | MapDataset) -> Batches:
         return Batches(
             train,
             self.recipe,
@@ -182,7 +209,7 @@ class Trainer:
         )
 
     @on_first
-    def _score(self, model: nn.Module, photos: PhotoDataset) -> Score:
+    def _score(self, model: nn.Module, photos: PhotoDataset | MapDataset) -> Score:
         # Decoded photos are ready sooner than workers would be.
         workers = 0 if photos.cached else self.workers
         batches = DataLoader(photos, batch_size=self.recipe.batch_size, num_workers=workers)

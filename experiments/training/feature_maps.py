@@ -1,0 +1,150 @@
+"""A frozen backbone's maps of all photos, computed once and kept in a file for every head."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from experiments.data.dataset import Sample
+from experiments.data.torch_dataset import GIB, PhotoDataset
+from experiments.outputs import check_space, make_folder
+from experiments.training.device import Compute
+from experiments.training.recipe import Recipe
+from lca_fused.evaluation import evaluation_mode
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 32
+
+
+class MapDataset(Dataset[tuple[Tensor, int]]):
+    """Feature maps and their labels, in the place of a `PhotoDataset` of the same photos.
+
+    Args:
+        samples: the n photos.
+        maps: (V, n, C, H, W) float16, V views of each photo; may be on disk.
+        repeats: items per epoch for each photo; they and the epochs after them take the views in
+            turn.
+
+    Attributes:
+        cached: True: items need no work.
+    """
+
+    cached = True
+
+    def __init__(self, samples: tuple[Sample, ...], maps: np.ndarray, repeats: int = 1) -> None:
+        self.samples = samples
+        self.maps = maps
+        self.repeats = repeats
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.samples) * self.repeats
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return a map, (C, H, W) float32, and the label of its photo."""
+        draw, photo = divmod(index, len(self.samples))
+        view = (self.epoch * self.repeats + draw) % len(self.maps)
+        of_photo = torch.from_numpy(self.maps[view, photo].astype(np.float32))
+        return of_photo, self.samples[photo].label
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take other views from now on."""
+        self.epoch = epoch
+
+
+@dataclass(frozen=True)
+class MapStore:
+    """Computes the maps of one backbone, and keeps them in files that later calls read.
+
+    Attributes:
+        backbone: (N, 3, S, S) -> (N, C, H, W), on the device of `compute`.
+        compute: device and precision.
+        folder: folder of the files.
+        settings: everything the maps depend on but the views, as plain values.
+    """
+
+    backbone: nn.Module
+    compute: Compute
+    folder: Path
+    settings: Mapping[str, Any]
+
+    def training(self, photos: PhotoDataset, recipe: Recipe) -> MapDataset:
+        """Return maps of augmented photos: `recipe.views` epochs of them, if its budget holds them.
+
+        Raises:
+            OutputError: the disk has no room for them, or the folder cannot be written to.
+            ImageError: a photo cannot be read.
+        """
+        views = self._affordable_views(photos, recipe)
+        maps = self._maps(photos, views, {"seed": photos.seed})
+        drawn = maps.reshape(views * photos.repeats, len(photos.samples), *maps.shape[2:])
+        return MapDataset(photos.samples, drawn, photos.repeats)
+
+    def plain(self, photos: PhotoDataset) -> MapDataset:
+        """Return maps of photos that are not augmented; raises as `training` does."""
+        return MapDataset(photos.samples, self._maps(photos, 1, {"split": "validation"}))
+
+    def _affordable_views(self, photos: PhotoDataset, recipe: Recipe) -> int:
+        held = int(recipe.maps_gib * GIB) // (len(photos) * self._bytes_per_map(photos))
+        views = max(1, min(recipe.views, held))
+        if views < recipe.views:
+            logger.info(
+                "%d views of each training photo rather than %d: more maps would take over %g GiB "
+                "(--recipe.maps-gib)",
+                views,
+                recipe.views,
+                recipe.maps_gib,
+            )
+        return views
+
+    def _bytes_per_map(self, photos: PhotoDataset) -> int:
+        return 2 * self._of(photos[0][0][None]).numel()
+
+    def _maps(self, photos: PhotoDataset, views: int, more: Mapping[str, Any]) -> np.ndarray:
+        """Return (views, items, C, H, W) float16, on disk."""
+        text = json.dumps([dict(self.settings), dict(more), views], sort_keys=True)
+        file = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
+        if not file.exists():
+            make_folder(self.folder, "the folder of feature maps")
+            needed = views * len(photos) * self._bytes_per_map(photos)
+            check_space(self.folder, needed, "feature maps (fewer with --recipe.views)")
+            unfinished = file.with_name(f".{uuid.uuid4().hex}.tmp")
+            try:
+                self._write(photos, views, unfinished)
+                unfinished.replace(file)
+            finally:
+                unfinished.unlink(missing_ok=True)
+        stored: np.ndarray = np.load(file, mmap_mode="r")
+        return stored
+
+    def _write(self, photos: PhotoDataset, views: int, file: Path) -> None:
+        shape = (views, len(photos), *self._of(photos[0][0][None]).shape[1:])
+        maps = np.lib.format.open_memmap(file, "w+", dtype=np.float16, shape=shape)
+        with tqdm(total=views * len(photos), unit="img", desc="feature maps") as bar:
+            for view in range(views):
+                photos.set_epoch(view)
+                first = 0
+                for images, _ in DataLoader(photos, batch_size=_BATCH):
+                    maps[view, first : first + len(images)] = self._of(images).cpu().numpy()
+                    first += len(images)
+                    bar.update(len(images))
+        maps.flush()
+
+    def _of(self, images: Tensor) -> Tensor:
+        """Return the maps of a batch, float16."""
+        images = images.to(self.compute.device, memory_format=torch.channels_last)
+        with evaluation_mode(self.backbone), torch.inference_mode(), self.compute.autocast():
+            return self.backbone(images).half()

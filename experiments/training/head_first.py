@@ -1,0 +1,136 @@
+"""The head and the classifier trained alone, on maps of the frozen backbone.
+
+What a pretrained backbone knows is kept where a head that has learnt something is put on it before
+the backbone learns: arXiv 2202.10054.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from experiments.training.device import Compute
+from experiments.training.feature_maps import MapDataset, MapStore
+from experiments.training.photos import Photos
+from experiments.training.recipe import Recipe
+from experiments.training.trainer import Progress, Trainer
+from lca_fused import LCA
+from lca_fused.classifier import Classifier
+from lca_fused.evaluation import evaluation_mode
+
+_BATCH = 32
+_ENOUGH = 2000  # maps: the moments of more are the same to any digit that matters
+
+
+def train_head(
+    model: Classifier,
+    loss: nn.Module,
+    recipe: Recipe,
+    compute: Compute,
+    photos: Photos,
+    store: MapStore,
+    *,
+    seed: int,
+    checkpoint: Path,
+    title: str,
+) -> Progress:
+    """Train a model's head and classifier for `recipe.head_epochs`, and load the best epoch's.
+
+    Args:
+        model: on the device of `compute`; its backbone stays as it is.
+        loss: (N, K) logits and (N,) class indices to their mean loss, a scalar.
+        recipe: the hyper-parameters.
+        compute: device and precision.
+        photos: training photos that are augmented, and validation photos.
+        store: computes and keeps the backbone's maps.
+        seed: seed of the order of photos and of their augmentation.
+        checkpoint: file of the state between epochs; continued from if it exists.
+        title: text beside the progress bar.
+
+    Raises:
+        ModelError: the training loss is no longer a finite number.
+        CheckpointError: the checkpoint is not one of such a run.
+        OutputError: the disk has no room for the maps.
+    """
+    train = store.training(photos.train(seed), recipe)
+    validation = store.plain(photos.validation) if photos.validation is not None else None
+    if recipe.start == "whitened" and isinstance(model.pool, LCA):
+        model.pool.load_state_dict(_whitened(model.pool, train).state_dict())
+    with _standardised(model, train, compute) as head:
+        progress = Trainer(
+            head,
+            loss,
+            _of_the_head(recipe),
+            compute,
+            seed=seed,
+            checkpoint=checkpoint,
+            title=f"{title}, head",
+        ).fit(train, validation)
+    state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    return replace(progress, best_model=state)
+
+
+def _of_the_head(recipe: Recipe) -> Recipe:
+    """Return the recipe of a training that has no backbone."""
+    return replace(
+        recipe, epochs=recipe.head_epochs, head_lr=recipe.probe_lr, finetune="all", freeze=0
+    )
+
+
+def _whitened(pool: LCA, train: MapDataset) -> LCA:
+    """Return the layer that whitens the training photos' regions, as `pool` is made."""
+    maps = (train[index][0][None] for index in _spread(train))
+    return LCA.from_features(maps, pool.out_features)
+
+
+@contextmanager
+def _standardised(model: Classifier, train: MapDataset, compute: Compute) -> Iterator[Classifier]:
+    """Yield the model's head and classifier, which take maps; features have mean 0 and variance 1.
+
+    Features of any head and of any size learn equally fast this way at one rate. Afterwards the
+    linear classifier alone computes the same.
+    """
+    linear = cast(nn.Linear, model.classifier)
+    mean, deviation = _moments(model.pool, train, compute)
+    head = Classifier(nn.Identity(), model.pool, 0)
+    head.classifier = nn.Sequential(_Standardise(mean, deviation), linear)
+    yield head
+    with torch.no_grad():
+        linear.weight.div_(deviation)
+        linear.bias.sub_(linear.weight @ mean)
+
+
+class _Standardise(nn.Module):
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: Tensor, deviation: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.deviation
+
+
+def _moments(pool: nn.Module, train: MapDataset, compute: Compute) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the head's features, (D,) float32."""
+    features = []
+    with evaluation_mode(pool.to(compute.device)), torch.inference_mode(), compute.autocast():
+        for maps, _ in DataLoader(Subset(train, _spread(train)), batch_size=_BATCH):
+            features.append(pool(maps.to(compute.device)).float())
+    deviation, mean = torch.std_mean(torch.cat(features), dim=0, correction=0)
+    # A feature that is always 0 stays as it is.
+    return mean.clone(), torch.where(deviation > 1e-6, deviation, 1.0)
+
+
+def _spread(train: MapDataset) -> range:
+    """Return numbers of items that are spread over all photos, `_ENOUGH` at most."""
+    return range(0, len(train), -(-len(train) // _ENOUGH))
