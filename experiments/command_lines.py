@@ -18,8 +18,8 @@ def command_line(script: str, *words: str | Path) -> str:
     """Return the command that runs a script of this folder, with this very Python.
 
     Args:
-        script: its file's name.
-        words: arguments; paths are made absolute.
+        script: name of the script's file.
+        words: arguments of the script; paths are made absolute.
     """
     python = sys.executable or "python"
     return joined([python, str(_SCRIPTS / script), *map(_absolute, words)])
@@ -36,8 +36,8 @@ def changed_options(options: Any, default: Any) -> list[str]:
     """Return the words that make one dataclass of options of another, as tyro reads them.
 
     Args:
-        options: what is wanted; paths are made absolute.
-        default: what the command takes without any words.
+        options: the options wanted; paths are made absolute.
+        default: the options that the command takes without any words.
     """
     before = flatten(asdict(default))
     words = []

@@ -27,8 +27,8 @@ def fetch(url: str, file: Path, digits: str = "") -> None:
     """Download `url` to `file`; a download that was cut starts again.
 
     Args:
-        url: http or https.
-        file: replaced only by a whole file that passes the check.
+        url: address of the file, http or https.
+        file: file to write; replaced only by a whole file that passes the check.
         digits: hexadecimal digits that the sha256 of the content must begin with.
 
     Raises:

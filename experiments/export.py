@@ -88,9 +88,9 @@ class Agreement:
     """How close an exported file is to the model.
 
     Attributes:
-        photos: it was tried on.
+        photos: number of photos that the file was tried on.
         max_logit_difference: greatest absolute difference of a logit.
-        other_class: photos it names another class for.
+        other_class: number of photos that it names another class for.
     """
 
     photos: int
@@ -133,9 +133,9 @@ def export(classifier: Classifier, options: Options, images: Sequence[Tensor]) -
     """Write all formats and their description, or nothing.
 
     Args:
-        classifier: to write.
-        options: where, in which formats, how close.
-        images: batches (n, 3, S, S), normalised, that the files are tried on.
+        classifier: the classifier to write.
+        options: where to write it, in which formats, and how close the files must be to it.
+        images: batches of photos that the files are tried on, each (n, 3, S, S), normalised.
 
     Raises:
         ExportError: files of other formats are in the folder, which the description would leave

@@ -24,11 +24,12 @@ if not __package__:  # run as a file, from whatever folder: the packages are bes
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.console import set_up_console
-from experiments.data.catalog import DataOptions, readable
+from experiments.data.catalog import readable
 from experiments.data.dataset import DataError, ProductDataset
 from experiments.data.folder import load_folder
-from experiments.data.generated import write_scenario
+from experiments.data.generated.scenarios import write_scenario
 from experiments.data.own_output import mark_output
+from experiments.data.source import DataOptions
 from experiments.methods import METHODS
 from experiments.networks.model import ModelError
 from experiments.networks.weights import WeightsError

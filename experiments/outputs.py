@@ -21,8 +21,8 @@ def check_folder(folder: Path, option: str) -> None:
     """See that files can be written into a folder, which may have to be made; leave no trace.
 
     Args:
-        folder: that is written to later.
-        option: of the command line that names it, for the message.
+        folder: folder that will be written to.
+        option: command-line option that names the folder, for the error message.
 
     Raises:
         OutputError: it cannot be made or written to, or is a file.
@@ -36,8 +36,8 @@ def make_folder(folder: Path, option: str) -> None:
     Several processes may call it at a time, as long as none removes these folders meanwhile.
 
     Args:
-        folder: that is written to from now on; it may be there.
-        option: of the command line that names it, for the message.
+        folder: folder that is written to from now on; it may exist already.
+        option: command-line option that names the folder, for the error message.
 
     Raises:
         OutputError: it cannot be made or written to, or is a file.
@@ -51,8 +51,8 @@ def check_file(file: Path, option: str) -> None:
     """See that a file can be written, or replaced where it is there already; leave no trace.
 
     Args:
-        file: that is written later.
-        option: of the command line that names it or its folder, for the message.
+        file: file that will be written.
+        option: command-line option that names the file or its folder, for the error message.
 
     Raises:
         OutputError: it is a folder, is held by another program, or its folder cannot be written to.
@@ -77,9 +77,9 @@ def check_space(folder: Path, needed: int, what: str) -> None:
     """See that a disk has room.
 
     Args:
-        folder: on the disk; it may have to be made.
-        needed: bytes.
-        what: is written, for the message.
+        folder: folder on the disk; it may not exist yet.
+        needed: number of bytes that will be written.
+        what: name of the files that will be written, for the error message.
 
     Raises:
         OutputError: there are fewer bytes free.

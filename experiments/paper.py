@@ -14,10 +14,11 @@ class PaperRow:
     """A row of the paper's Table I.
 
     Attributes:
-        title: as the paper prints it.
+        title: name of the row as the paper prints it.
         method: key of `experiments.methods.METHODS`.
-        backbone: as `lca_fused.backbones.find_backbone` takes it; None for keypoint matching.
-        accuracies: test accuracy in per cent, by data set.
+        backbone: backbone as `lca_fused.backbones.find_backbone` takes it; None for keypoint
+            matching.
+        accuracies: test accuracy on each data set, in per cent.
         played_by: methods that stand beside this row where the row itself was not asked for.
     """
 

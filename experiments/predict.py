@@ -99,7 +99,7 @@ class Options:
     workers: int | None = None
     """Processes that decode photos; default: half the cores, 8 at most; 0: none."""
     max_megapixels: float = 100.0
-    """Larger photos are refused; a worker needs 12 to 19 MB of memory a megapixel. At most 178."""
+    """Larger photos are refused; a worker needs 12 to 19 MB per megapixel; at most 178."""
 
     def __post_init__(self) -> None:
         if not self.photos:
@@ -123,9 +123,9 @@ class Predictor:
     """A classifier on its device.
 
     Args:
-        classifier: moved to the device.
-        compute: device and precision.
-        top_k: classes per photo; all of them where there are fewer.
+        classifier: the classifier; it is moved to the device.
+        compute: device and precision to compute with.
+        top_k: number of classes per photo; all of them where there are fewer.
     """
 
     def __init__(self, classifier: Classifier, compute: Compute, top_k: int) -> None:
@@ -138,8 +138,8 @@ class Predictor:
         """Return a row per photo.
 
         Args:
-            paths: of n photos.
-            images: (n, 3, S, S), normalised, on the device.
+            paths: files of n photos.
+            images: the photos, (n, 3, S, S), normalised, on the device.
         """
         if not paths:
             return []

@@ -38,20 +38,20 @@ class Result:
     """What one cell came to on the test photos.
 
     Attributes:
-        path: JSON file that it is stored in.
-        command: command line that computes it.
-        settings: everything it depends on (see `experiments.study.cells.Cell.settings`).
+        path: JSON file that the result is stored in.
+        command: command line that computes the result.
+        settings: everything the result depends on (see `experiments.study.cells.Cell.settings`).
         labels: class index of each test photo.
         top5: up to 5 class indices for each test photo, by falling probability.
         classes: names of the classes.
         trained_on: number of training photos of each class.
         folder: folder of all photos of the data set.
-        images: path of each test photo below `folder`.
+        images: path of each test photo, relative to `folder`.
         contents: `content_digest` of each test photo.
         notes: what a reader of the figures has to know of the photos, a sentence each.
-        seconds: duration of the whole run.
+        seconds: duration of the whole run in seconds.
         device: name of the CPU or GPU.
-        versions: versions of what computed it, by name.
+        versions: version of each package that computed the result, by its name.
         best_epoch: epoch that was kept, from 1; None for keypoint matching.
         history: one entry per epoch; empty for keypoint matching.
         images_per_second: training photos per second; None where that was not measured.
@@ -213,7 +213,7 @@ class NotRun:
     """Why a place in the table is empty, or lacks seeds.
 
     Attributes:
-        short: a few words for the place itself, e.g. "no photos".
+        short: a few words for the table's place itself, e.g. "no photos".
         reason: what is missing and what to do.
     """
 
@@ -226,10 +226,10 @@ class Entry:
     """One place in the table: a row on a data set.
 
     Attributes:
-        row: its row.
+        row: the row that the entry is in.
         dataset: name of the data set, as the table's column has it.
-        results: what is done, one per seed.
-        not_run: why there is not more, or None.
+        results: the results that are computed, one per seed.
+        not_run: reason why there are not more, or None.
     """
 
     row: Row
@@ -306,9 +306,9 @@ class Step:
     """Two rows that differ by one trick.
 
     Attributes:
-        trick: the subject of a sentence, e.g. "the maximum-entropy loss".
-        before: the row without it.
-        after: the row with it.
+        trick: name of the trick, the subject of a sentence, e.g. "the maximum-entropy loss".
+        before: the row without the trick.
+        after: the row with the trick.
     """
 
     trick: str
@@ -321,10 +321,10 @@ class Table:
     """Everything that one study came to.
 
     Attributes:
-        rows: from the top.
+        rows: rows from the top.
         datasets: names of the data sets, as they were asked for.
-        description: what the table says about the study, by what it is called.
-        entries: by the names of the row and of the data set.
+        description: what the table says about the study: values by their names.
+        entries: entries by the names of the row and of the data set.
     """
 
     rows: Sequence[Row]

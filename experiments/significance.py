@@ -35,10 +35,11 @@ class Difference:
     """By how much a second row is more accurate than a first, on the same test photos.
 
     Attributes:
-        estimate: mean difference of accuracy, -1..1.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        p_value: of no difference; for one seed McNemar's, otherwise of the interval's own test.
+        estimate: mean difference of accuracy, in -1..1.
+        low: lower end of the difference's 95 % interval.
+        high: upper end of the difference's 95 % interval.
+        p_value: p-value of no difference; for one seed McNemar's, otherwise of the interval's own
+            test.
         seed_p_values: McNemar's exact p-value of each seed.
     """
 
@@ -58,8 +59,8 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return Wilson's 95 % score interval of a share.
 
     Args:
-        successes: 0..trials.
-        trials: at least 1.
+        successes: number of successes, 0..trials.
+        trials: number of trials, at least 1.
 
     Returns:
         Its lower and upper end, 0..1.
@@ -86,8 +87,8 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     equally good. With no such photo p is 1.
 
     Args:
-        first: (n,) which photos one run gets right.
-        second: (n,) the same of the other run.
+        first: whether one run gets each photo right, (n,).
+        second: whether the other run gets each photo right, (n,).
 
     Raises:
         ValueError: the shapes differ.
@@ -111,9 +112,9 @@ def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Di
     analysis of variance does not.
 
     Args:
-        first: (seeds, n) which photos each run of the first row gets right.
-        second: (seeds, n) of the second row. Run i of both is paired; a row of one run (keypoint
-            matching has no seed) is paired with every run of the other.
+        first: whether each run of the first row gets each photo right, (seeds, n).
+        second: the same of the second row, (seeds, n). Run i of both is paired; a row of one run
+            (keypoint matching has no seed) is paired with every run of the other.
 
     Raises:
         ValueError: the photos, or the numbers of runs, do not fit together.
@@ -144,9 +145,9 @@ def class_accuracies(
     """Return the accuracy on each class, 0..1; None for a class without test photos.
 
     Args:
-        labels: (n,) class indices.
-        right: (seeds, n) which photos each run gets right; the runs' mean is returned.
-        classes: how many there are.
+        labels: class index of each photo, (n,).
+        right: whether each run gets each photo right, (seeds, n); the runs' mean is returned.
+        classes: number of classes.
     """
     photos = np.bincount(labels, minlength=classes)
     hits = np.bincount(labels, weights=right.mean(axis=0), minlength=classes)

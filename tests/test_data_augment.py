@@ -129,25 +129,6 @@ def test_a_photo_can_become_a_square_whole():
     torch.testing.assert_close(drawn, normalised(expected))
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        {"image_size": 0},
-        {"image_size": True},
-        {"crop": 0.0},
-        {"crop": 1.1},
-        {"interpolation": "nearest"},
-        {"mean": (0.5, 0.5)},
-        {"std": (0.5, 0.0, 0.5)},
-        {"std": (0.5, float("nan"), 0.5)},
-    ],
-)
-def test_preprocessing_out_of_range_is_named(option):
-    (name,) = option
-    with pytest.raises(ValueError, match=rf"{name} is .*expected"):
-        Preprocessing(**option)
-
-
 def test_the_normalisation_is_undone_for_the_eye():
     shown = preprocessing(24).photos_of(normalised(photo(24, 24))[None])[0]
     assert torch.equal(shown.permute(2, 0, 1), photo(24, 24).as_subclass(Tensor))
@@ -164,26 +145,33 @@ def test_evaluation_takes_the_centre(height, width):
 
 
 @pytest.mark.parametrize(
-    "strength",
+    ("options", "name", "value"),
     [
-        {"crop_scale": (0.0, 1.0)},
-        {"crop_scale": (0.9, 0.4)},
-        {"crop_ratio": (2.0, 1.0)},
-        {"rotation": 190.0},
-        {"hue": 0.6},
-        {"perspective": 1.1},
-        {"perspective_probability": -0.1},
-        {"blur": 2.0},
-        {"erase": -1.0},
-        {"brightness": -0.1},
-        {"contrast": -0.1},
-        {"saturation": -0.1},
+        (Preprocessing, "image_size", 0),
+        (Preprocessing, "image_size", True),
+        (Preprocessing, "crop", 0.0),
+        (Preprocessing, "crop", 1.1),
+        (Preprocessing, "interpolation", "nearest"),
+        (Preprocessing, "mean", (0.5, 0.5)),
+        (Preprocessing, "std", (0.5, 0.0, 0.5)),
+        (Preprocessing, "std", (0.5, float("nan"), 0.5)),
+        (Augmentation, "crop_scale", (0.0, 1.0)),
+        (Augmentation, "crop_scale", (0.9, 0.4)),
+        (Augmentation, "crop_ratio", (2.0, 1.0)),
+        (Augmentation, "rotation", 190.0),
+        (Augmentation, "hue", 0.6),
+        (Augmentation, "perspective", 1.1),
+        (Augmentation, "perspective_probability", -0.1),
+        (Augmentation, "blur", 2.0),
+        (Augmentation, "erase", -1.0),
+        (Augmentation, "brightness", -0.1),
+        (Augmentation, "contrast", -0.1),
+        (Augmentation, "saturation", -0.1),
     ],
 )
-def test_values_out_of_range_are_named(strength):
-    (name,) = strength
+def test_values_out_of_range_are_named(options, name, value):
     with pytest.raises(ValueError, match=rf"{name} is .*expected"):
-        Augmentation(**strength)
+        options(**{name: value})
 
 
 def test_the_command_line_knows_the_options(capsys):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.data.catalog import CATALOG, SOURCES, DataOptions, load_dataset
+from experiments.data.catalog import CATALOG, SOURCES, load_dataset
 from experiments.data.dataset import DataError, DataNotGivenError
+from experiments.data.source import DataOptions
 from experiments.paper import PAPER_DATASETS
 
 NEED_PHOTOS = [name for name in CATALOG if not name.startswith("embedded/")]

@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 
 from experiments.data.augment import Augmentation, training_transform
-from experiments.data.catalog import CATALOG, DataOptions, load_dataset
+from experiments.data.catalog import CATALOG, load_dataset
 from experiments.data.dataset import DataError, DataNotGivenError, Sample
 from experiments.data.grozi import load_grozi
 from experiments.data.grozi_check import check_grozi
 from experiments.data.grozi_files import read_names
 from experiments.data.images import read_sample
+from experiments.data.source import DataOptions
 from experiments.data.torch_dataset import PhotoDataset
 from experiments.data.video_split import NEIGHBOURS
 from lca_fused.photos.reading import ImageError

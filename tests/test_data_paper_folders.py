@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from experiments.data.catalog import CATALOG, SOURCES, DataOptions
+from experiments.data.catalog import CATALOG, SOURCES
 from experiments.data.dataset import DataError, DataNotGivenError, ProductDataset
+from experiments.data.source import DataOptions
 
 
 def write(folder: Path, classes: int, train: int, test: int) -> Path:

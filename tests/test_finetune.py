@@ -198,13 +198,19 @@ def test_interrupted_it_goes_on_where_it_was(
 # Uneven classes
 
 
-def test_uneven_classes_are_balanced_and_the_report_says_so(unsplit, options, run, caplog):
-    root = unsplit(apple=30, lime=6, plum=6)
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((30, 6, 6), "3 classes, 4 to 22 a class: every class is drawn equally often"),
+        ((6, 6, 1), "1 classes have no test photo, so the test says nothing about them: plum"),
+    ],
+)
+def test_uneven_classes_are_told_and_balanced(unsplit, options, run, caplog, counts, said):
+    root = unsplit(**dict(zip(("apple", "lime", "plum"), counts, strict=True)))
     with caplog.at_level("INFO"):
         assert main([str(root), *options, "--recipe.epochs", "1"]) == 0
     (cell,) = cells(run)
-    assert cell["settings"]["recipe"]["balanced"]
-    said = "30 training photos of 3 classes, 4 to 22 a class: every class is drawn equally often"
+    assert cell["settings"]["recipe"]["balanced"] is (counts[0] == 30)
     assert said in caplog.text
     assert said in (run / "report.html").read_text(encoding="utf-8")
 
@@ -220,14 +226,6 @@ def test_uneven_classes_are_balanced_and_the_report_says_so(unsplit, options, ru
 )
 def test_when_classes_are_balanced(balance, imbalance, expected):
     assert Finetuning(balance=balance).balanced(imbalance) is expected
-
-
-def test_a_class_of_one_photo_is_trained_and_said_to_be_untested(unsplit, options, run, caplog):
-    root = unsplit(apple=6, lime=6, plum=1)
-    with caplog.at_level("INFO"):
-        assert main([str(root), *options, "--recipe.epochs", "1"]) == 0
-    assert "1 classes have no test photo, so the test says nothing about them: plum" in caplog.text
-    assert "says nothing about them: plum" in (run / "report.html").read_text()
 
 
 def test_split_depends_on_its_seed(unsplit):

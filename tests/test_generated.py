@@ -14,20 +14,21 @@ import numpy as np
 import pytest
 
 from experiments.data.dataset import DataError
-from experiments.data.generated import (
-    SCENARIOS,
-    drawing,
-    is_rendered,
-    load_scenario,
-    scenarios,
-    write_scenario,
-)
+from experiments.data.generated import drawing, scenarios
 from experiments.data.generated.__main__ import draw_sheet
 from experiments.data.generated.catalogue import assortments, catalogue
 from experiments.data.generated.label import GROUNDS, LOGOS
 from experiments.data.generated.pack import SHAPES, view
 from experiments.data.generated.photos import packshot, store_photo
-from experiments.data.generated.scenarios import SPLITS, Scenario, render_image
+from experiments.data.generated.scenarios import (
+    SCENARIOS,
+    SPLITS,
+    Scenario,
+    is_rendered,
+    load_scenario,
+    render_image,
+    write_scenario,
+)
 
 SIZE = 48
 TINY = Scenario("store", 1, 1, 1, 2, train_repeats=3)
@@ -46,7 +47,7 @@ def write_tiny(root: Path, workers: int = 1, size: int = SIZE) -> Path:
     return write_scenario("tiny", root, image_size=size, workers=workers)
 
 
-def rng(seed: int = 3) -> np.random.Generator:
+def rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
@@ -69,17 +70,14 @@ def test_photos_show_something_and_depend_on_their_random_numbers_alone(photogra
     assert first.std() > 15
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-
-
-def test_packshots_stand_on_a_light_ground():
-    for design in OF_EACH_SHAPE.values():
-        assert packshot(design, rng(), SIZE)[:4, [0, 1, -2, -1]].min() > 205
+    if photograph is packshot:
+        assert first[:4, [0, 1, -2, -1]].min() > 205, "on a light ground"
 
 
 @pytest.mark.parametrize("shape", sorted(SHAPES))
 @pytest.mark.parametrize("yaw", [-0.4, 0.0, 0.4])
 def test_a_pack_is_as_high_as_asked_and_fills_its_picture(shape, yaw):
-    opacity = view(OF_EACH_SHAPE[shape], yaw, 0.0, 120)[..., 3]
+    opacity = view(OF_EACH_SHAPE[shape], yaw, 120)[..., 3]
     assert abs(len(opacity) - 120) <= 1
     _, _, width, height = cv2.boundingRect(opacity)
     assert opacity.shape[1] - width <= 2
@@ -92,14 +90,14 @@ def test_siblings_differ_in_a_small_part_of_the_pack():
         if design.brand != first.brand:
             first = design
             continue
-        views = [view(one, 0.1, 0.1, 120) for one in (first, design)]
+        views = [view(one, 0.1, 120) for one in (first, design)]
         assert np.array_equal(views[0][..., 3], views[1][..., 3]), design.name
         assert 0.005 < changed(*views) < 0.35, design.name
 
 
 def test_families_differ_in_most_of_the_pack():
     apart = (catalogue("pretraining")[number] for number in (0, 4))
-    views = [view(design, 0.1, 0.1, 120) for design in apart]
+    views = [view(design, 0.1, 120) for design in apart]
     views[1] = cv2.resize(views[1], views[0].shape[1::-1])
     assert changed(*views) > 0.5
 
@@ -212,11 +210,13 @@ def test_what_is_outdated_is_replaced(change, tiny_folder, monkeypatch):
 
 
 def test_the_manifest_says_what_is_there(tiny_folder):
-    manifest = json.loads((tiny_folder / "manifest.json").read_text())
-    assert manifest["generator_version"] == scenarios.GENERATOR_VERSION
-    assert manifest["image_size"] == SIZE
-    assert manifest["images_per_class"] == {"train": 2, "validation": 1, "test": 2}
-    assert manifest["classes"] == sorted(path.name for path in (tiny_folder / "test").iterdir())
+    assert json.loads((tiny_folder / "manifest.json").read_text()) == {
+        "generator_version": scenarios.GENERATOR_VERSION,
+        "scenario": "tiny",
+        "image_size": SIZE,
+        "images_per_class": {"train": 2, "validation": 1, "test": 2},
+        "classes": sorted(path.name for path in (tiny_folder / "test").iterdir()),
+    }
 
 
 def test_a_run_that_dies_leaves_no_data_set(tmp_path, monkeypatch):
@@ -232,7 +232,7 @@ def test_a_run_that_dies_leaves_no_data_set(tmp_path, monkeypatch):
 
 def test_a_killed_run_leaves_no_data_set_and_no_processes(tmp_path):
     script = (
-        "from pathlib import Path; from experiments.data.generated import write_scenario;"
+        "from pathlib import Path; from experiments.data.generated.scenarios import write_scenario;"
         f"write_scenario('one-shot', Path({str(tmp_path)!r}), image_size=64, workers=2)"
     )
     run = subprocess.Popen(
@@ -282,7 +282,7 @@ def test_the_faster_of_two_writers_wins(tiny_folder, tmp_path):
 
 def test_a_contact_sheet_has_a_row_per_family_and_two_members_in_each(tiny_folder):
     sheet = draw_sheet(tiny_folder.parent, ("tiny",))
-    assert sheet.dtype == np.uint8
-    assert sheet.shape == (2 * (SIZE + SIZE // 6), 2 * (3 * SIZE + 8), 3)
+    assert sheet.size == (2 * (3 * SIZE + 8), 2 * (SIZE + SIZE // 6))
     photo = render_image(TINY, catalogue("store")[0], "test", 1, SIZE)
-    assert np.array_equal(sheet[SIZE // 6 : SIZE // 6 + SIZE, 2 * SIZE : 3 * SIZE, ::-1], photo)
+    shown = np.asarray(sheet)[SIZE // 6 : SIZE // 6 + SIZE, 2 * SIZE : 3 * SIZE]
+    assert np.array_equal(shown, photo)

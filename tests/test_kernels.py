@@ -107,14 +107,10 @@ def test_28x28_maps_stay_within_2e_6_of_the_float64_reference(device):
 
 
 @pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("n", "c", "d"), [(1, 70, 130), (3, 1, 1), (5, 33, 64)])
-def test_blocks_need_not_divide_channels_features_or_images(device, n, c, d):
-    _assert_parity(device, (n, c, 3, 4), d)
-
-
-@pytest.mark.usefixtures("path")
-def test_bias_may_be_left_out(device):
-    _assert_parity(device, (2, 6, 3, 4), 5, bias=False)
+def test_blocks_need_not_divide_sizes_and_bias_may_be_left_out(device, n, c, d, bias):
+    _assert_parity(device, (n, c, 3, 4), d, bias=bias)
 
 
 @pytest.mark.usefixtures("path")

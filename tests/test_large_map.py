@@ -14,7 +14,7 @@ from lca_fused.backends import triton_gpu
 from lca_fused.rectangles import KernelSizes
 from reference.lca import lca_reference
 from tests import quick_interpreter
-from tests.parity import relative_error
+from tests.parity import relative_error, with_gradients
 
 INTERPRETED = triton_gpu._INTERPRETED
 GPU = torch.cuda.is_available() and not INTERPRETED
@@ -142,24 +142,23 @@ def test_a_column_whose_rectangles_are_all_negative_gives_exactly_zero(dtype, ha
         assert not tensor.any()
 
 
+@pytest.mark.usefixtures("quick_halves")
 @pytest.mark.parametrize("splits", [2, 3, 8])
-def test_top_rows_may_be_shared_out_and_sums_are_bitwise_repeatable(splits):
-    projection = random_projection((7, 8), -0.5)
-    whole = pool(projection, gate=False, splits=1)[0]
-    first, second = (pool(projection, gate=False, splits=splits)[0] for _ in range(2))
-    assert torch.equal(first, second)
-    assert relative_error(first, whole.double()) <= 2e-7
-
-
-@pytest.mark.parametrize("splits", [2, 3, 8])
-@pytest.mark.parametrize("halves", [False, True])
-def test_top_rows_may_be_shared_out_for_a_gate_map_in_chunks_too(splits, halves, quick_halves):
-    projection = random_projection((7, 18), -0.5, torch.bfloat16 if halves else torch.float32, d=16)
-    whole = pool(projection, gate=True, halves=halves, splits=1)
-    first, second = (pool(projection, gate=True, halves=halves, splits=splits) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+@pytest.mark.parametrize(
+    ("width", "gate", "halves", "limit"),
+    [(8, False, False, 2e-7), (18, True, False, 5e-7), (18, True, True, 2e-3)],
+    ids=["no gate map", "gate map in chunks", "halves"],
+)
+def test_top_rows_may_be_shared_out_and_sums_are_repeatable(width, gate, halves, limit, splits):
+    dtype = torch.bfloat16 if halves else torch.float32
+    projection = random_projection((7, width), -0.5, dtype, d=16 if gate else 48)
+    whole, first, second = (
+        pool(projection, gate=gate, halves=halves, splits=n)[: 1 + gate]
+        for n in (1, splits, splits)
+    )
+    assert all(map(torch.equal, first, second))
     for shared, alone in zip(first, whole, strict=True):
-        assert relative_error(shared, alone.double()) <= (2e-3 if halves else 5e-7)
+        assert relative_error(shared, alone.double()) <= limit
 
 
 @pytest.mark.parametrize("magnitude", [1e-38, 1e-20, 1e30, 1e36])
@@ -210,26 +209,19 @@ def test_packed_halves_err_at_most_twice_as_much_as_torch_in_bfloat16(side):
     pooled, gate_map = pool(projection, gate=True, halves=True)
     for group in range(len(biases)):
         part = slice(group * features, (group + 1) * features)
-        double = _reference(
-            x.double(), weight[part].double(), bias[part].double(), gradient[:, part]
-        )
-        torchs = _reference(x, weight[part], bias[part], gradient[:, part])
+        inputs = {"x": x, "weight": weight[part], "bias": bias[part]}
+        doubles = {name: tensor.double() for name, tensor in inputs.items()}
+        double = with_gradients(lca_reference, doubles, gradient[:, part].double())
+        torchs = with_gradients(lca_reference, inputs, gradient[:, part].bfloat16())
         of_projection = gate_map[..., part].double() * gradient[:, None, None, part].double()
         of_x = (of_projection.bfloat16().double() @ weight[part].double()).permute(0, 3, 1, 2)
         of_x = of_x.bfloat16() / (side[0] * side[1])
         ours = {
-            "without gate": (without_gate[:, part].bfloat16(), 0),
-            "with gate": (pooled[:, part].bfloat16(), 0),
-            "gradient of x": (of_x, 1),
+            "without gate": (without_gate[:, part].bfloat16(), "output"),
+            "with gate": (pooled[:, part].bfloat16(), "output"),
+            "gradient of x": (of_x, "x"),
         }
         for name, (result, place) in ours.items():
             error = relative_error(result, double[place])
             limit = 2 * relative_error(torchs[place], double[place])
             assert error <= limit, (name, biases[group], error, limit)
-
-
-def _reference(x: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    leaf = x.clone().requires_grad_()
-    output = lca_reference(leaf, weight, bias)
-    (of_x,) = torch.autograd.grad(output, leaf, gradient.to(output.dtype))
-    return output.detach(), of_x

@@ -776,10 +776,16 @@ def aborted_at(position: int, items: list[np.ndarray]) -> Iterator[np.ndarray]:
     raise AbortedError
 
 
-def test_an_aborted_run_detects_the_finished_photos_no_second_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "_PHOTOS_A_FILE", 2)
+@pytest.fixture
+def in_pairs(tmp_path, monkeypatch) -> tuple[list[np.ndarray], list[Path]]:
+    """Seven photos and their files, whose keypoints are stored two photos to a file."""
+    monkeypatch.setattr(cache, "_PHOTOS_PER_FILE", 2)
     photos = [product(seed) for seed in range(7)]
-    paths = [save_photo(tmp_path / f"{seed}.png", photo) for seed, photo in enumerate(photos)]
+    return photos, [save_photo(tmp_path / f"{n}.png", photo) for n, photo in enumerate(photos)]
+
+
+def test_an_aborted_run_detects_the_finished_photos_no_second_time(tmp_path, in_pairs):
+    photos, paths = in_pairs
     first, second = CountingSift(), CountingSift()
     classifier = KeypointClassifier(first, image_side=160)
     with pytest.raises(AbortedError):
@@ -792,18 +798,16 @@ def test_an_aborted_run_detects_the_finished_photos_no_second_time(tmp_path, mon
     assert resumed.scores(query).tolist() == expected.scores(query).tolist()
 
 
-def test_a_hole_in_the_cache_is_filled_with_the_right_photos(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "_PHOTOS_A_FILE", 2)
-    photos = [product(seed) for seed in range(5)]
-    paths = [save_photo(tmp_path / f"{seed}.png", photo) for seed, photo in enumerate(photos)]
+def test_a_hole_in_the_cache_is_filled_with_the_right_photos(tmp_path, in_pairs):
+    photos, paths = in_pairs
     fit_cached(paths, tmp_path / "cache", CountingSift())
     detector = SiftDetector()
     cache_file(tmp_path / "cache", detector, cache_key(detector, 160, paths[2:4])).unlink()
     again = CountingSift()
     resumed = fit_cached(paths, tmp_path / "cache", again)
     assert again.calls == 2
-    expected = KeypointClassifier(detector, image_side=160).fit(photos, range(5))
-    for seed in range(5):
+    expected = KeypointClassifier(detector, image_side=160).fit(photos, range(7))
+    for seed in range(7):
         query = shot(product(seed), 8)
         assert resumed.scores(query).tolist() == expected.scores(query).tolist()
 

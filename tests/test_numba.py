@@ -211,7 +211,7 @@ def either_kind_of_threads(request, monkeypatch):
 def large_enough_for_two_threads() -> tuple[Tensor, KernelSizes]:
     projection, kernel_sizes = random_projection(5, 14, 14, 100), resolve_kernel_sizes(14, 14)
     rectangles = num_rectangles(14, 14, kernel_sizes) * 500
-    assert rectangles > 2 * numba_cpu._RECTANGLES_A_THREAD
+    assert rectangles > 2 * numba_cpu._RECTANGLES_PER_THREAD
     return projection, kernel_sizes
 
 

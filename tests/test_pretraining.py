@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from experiments.data.catalog import DataOptions
 from experiments.data.folder import load_folder
+from experiments.data.source import DataOptions
 from experiments.networks.backbones import load_feature_map
 from experiments.training import pretraining
 from experiments.training.device import Compute

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.data.catalog import DataOptions
 from experiments.data.folder import load_folder
+from experiments.data.source import DataOptions
 from experiments.download import DownloadError
 from experiments.methods import parse_rows
 from experiments.networks import backbones, weights

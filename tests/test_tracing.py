@@ -170,28 +170,24 @@ def test_torchvision_extracts_the_features_of_the_layer():
     torch.testing.assert_close(features, model.forward_head(model.forward_features(x), True))
 
 
-class SeenOperators(TorchDispatchMode):
-    """Notes which operators it sees."""
+class Notes:
+    """Notes the names of what a mode sees."""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(str(function))
-        return function(*args, **(kwargs or {}))
-
-
-class SeenFunctions(TorchFunctionMode):
-    """Notes which functions of torch it sees."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def note(self, function, _types, args=(), kwargs=None):
         self.names.append(getattr(function, "__name__", ""))
         return function(*args, **(kwargs or {}))
+
+
+class SeenOperators(Notes, TorchDispatchMode):
+    __torch_dispatch__ = Notes.note
+
+
+class SeenFunctions(Notes, TorchFunctionMode):
+    __torch_function__ = Notes.note
 
 
 @pytest.mark.parametrize("mode", [SeenOperators, SeenFunctions])

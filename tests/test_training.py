@@ -442,9 +442,12 @@ def test_processes_of_one_machine_share_its_cores(monkeypatch):
         {"accumulate": 0},
         {"accumulate": 17},
         {"patience": -1},
+        {"layer_decay": 1.5},
+        {"layer_decay": 0.0},
+        {"freeze": -1},
     ],
 )
 def test_recipe_out_of_range_is_refused(wrong):
     (name,) = wrong
-    with pytest.raises(ValueError, match=f"recipe.{name} is"):
+    with pytest.raises(ValueError, match=rf"recipe.{name} is .*expected"):
         Recipe(**wrong)

@@ -108,40 +108,31 @@ def test_what_cannot_be_fetched_is_asked_for_once(fetched_from, monkeypatch):
     assert asked == urls[:2]
 
 
-def test_another_file_of_that_name_in_the_cache_is_refused_and_kept(fetched_from):
-    url = "http://weights.invalid/net-00000000.pth"
-    fetched_from(url)
-    file = weights.cached_file(url)
-    file.parent.mkdir(parents=True)
-    write_weights(file)
-    with pytest.raises(WeightsError, match="expected one that begins with 00000000") as caught:
-        load_feature_map("served", None)
-    assert f"{file} has the sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}" in str(
-        caught.value
-    )
-    assert not isinstance(caught.value, WeightsNotGivenError)
-
-
-def test_a_damaged_file_in_the_cache_is_named(fetched_from):
-    url = "http://weights.invalid/net.pth"
-    fetched_from(url)
-    file = weights.cached_file(url)
-    file.parent.mkdir(parents=True)
+def half_a_file(file: Path) -> None:
     file.write_bytes(b"half a file")
-    with pytest.raises(WeightsError, match="delete it") as caught:
-        load_feature_map("served", None)
-    assert str(file) in str(caught.value)
-    assert not isinstance(caught.value, WeightsNotGivenError)
 
 
-@pytest.mark.parametrize("name", ["net.pth", "net-00000000.pth"])
-def test_what_cannot_be_opened_in_the_cache_is_named(fetched_from, name):
+@pytest.mark.parametrize(
+    ("name", "put", "said"),
+    [
+        ("net-00000000.pth", write_weights, "{file} has the sha256 {sha256}; expected one that"),
+        ("net.pth", half_a_file, "{file}, fetched from {url}, cannot be read; delete it"),
+        ("net.pth", Path.mkdir, "{file}, fetched from {url}, cannot be read"),
+        ("net-00000000.pth", Path.mkdir, "{file}, fetched from {url}, cannot be read"),
+    ],
+)
+def test_what_is_in_the_cache_and_is_no_such_weights_is_named(fetched_from, name, put, said):
     url = f"http://weights.invalid/{name}"
     fetched_from(url)
-    folder = weights.cached_file(url)
-    folder.mkdir(parents=True)
-    with pytest.raises(WeightsError, match=f"{name}, fetched from {url}, cannot be read"):
+    file = weights.cached_file(url)
+    file.parent.mkdir(parents=True)
+    put(file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    with pytest.raises(WeightsError) as caught:
         load_feature_map("served", None)
+    assert said.format(file=file, sha256=sha256, url=url) in str(caught.value)
+    assert not isinstance(caught.value, WeightsNotGivenError)
+    assert file.exists()
 
 
 def test_a_file_that_is_no_state_dict_is_refused(tmp_path):

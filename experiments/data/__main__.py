@@ -36,7 +36,7 @@ def check(source: tyro.conf.Positional[str], data_root: DataRoot = None) -> int:
     """List what is missing or odd in a source's photos.
 
     Args:
-        source: its name, e.g. grozi-120.
+        source: name of the source, e.g. grozi-120.
         data_root: folder of the photos.
     """
     chosen, root = _source(source), _root(data_root)
@@ -51,8 +51,8 @@ def download(source: tyro.conf.Positional[str], data_root: DataRoot = None) -> i
     """Fetch a source's photos and unpack them.
 
     Args:
-        source: its name, e.g. grozi-120.
-        data_root: folder that gets the photos.
+        source: name of the source, e.g. grozi-120.
+        data_root: folder that the photos are downloaded into.
     """
     chosen, root = _source(source), _root(data_root)
     if chosen.download is None:

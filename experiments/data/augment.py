@@ -84,8 +84,8 @@ def training_transform(preprocessing: Preprocessing, strength: Augmentation) -> 
     There is no horizontal flip: packs carry text and logos, which no shelf shows mirrored.
 
     Args:
-        preprocessing: of the network: the size of the output, its interpolation and scaling.
-        strength: of each step; a step of strength 0 is left out.
+        preprocessing: what the network expects of its input: its size, interpolation and scaling.
+        strength: strength of each step; a step of strength 0 is left out.
 
     Returns:
         A transform of an image tensor, uint8 (3, H, W) of any size, to a float32 tensor

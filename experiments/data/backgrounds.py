@@ -29,9 +29,9 @@ def lay_on_background(
     """Lay a product on a background of a random kind, each kind as likely.
 
     Args:
-        cutout: uint8 (4, H, W), RGBA.
-        backgrounds: keys of `BACKGROUNDS`, at least one.
-        other_photo: draws a photo to take a background from.
+        cutout: the product on transparency, uint8 (4, H, W), RGBA.
+        backgrounds: kinds of background to choose from, keys of `BACKGROUNDS`, at least one.
+        other_photo: function that draws a photo to take a background from.
 
     Returns:
         uint8 (3, H, W).

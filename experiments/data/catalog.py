@@ -9,14 +9,12 @@ from dataclasses import replace
 from experiments.data.copies import describe_copies, find_copies
 from experiments.data.dataset import DataError, ProductDataset, Sample
 from experiments.data.folder import FOLDER
-from experiments.data.generated_source import EMBEDDED
+from experiments.data.generated.scenarios import EMBEDDED
 from experiments.data.grocery_store import GROCERY_STORE
 from experiments.data.grozi import GROZI_120
 from experiments.data.images import BadImage, check_images
 from experiments.data.paper_folders import CAPG_GP, DM4VM
 from experiments.data.source import CatalogEntry, DataOptions, Source
-
-__all__ = ["CATALOG", "SOURCES", "CatalogEntry", "DataOptions", "load_dataset"]
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ class ClassFolders:
     """The class folders in one folder.
 
     Attributes:
-        folder: that they are in.
-        photos: by the name of the class, sorted by path; classes sorted by name.
+        folder: folder that the class folders are in.
+        photos: photos of each class, sorted by path; classes are sorted by name.
         spellings: names that the folders of each class have on the disk.
         loose: photos beside the class folders.
-        left_out: what is not read.
+        left_out: files and folders that are not read, and why.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ def read_class_folders(folder: Path) -> ClassFolders:
     A folder with results of ours somewhere below and no photos is no class.
 
     Args:
-        folder: that the class folders are in.
+        folder: folder that the class folders are in.
     """
     here = list_folder(folder)
     left_out = list(here.left_out)

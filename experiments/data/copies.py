@@ -22,7 +22,7 @@ def find_copies(paths: Iterable[Path]) -> dict[Path, str]:
     empty or cannot be read are no one's copies.
 
     Args:
-        paths: of files.
+        paths: files to compare.
 
     Returns:
         The files that are there more than once, each with a key of its content.
@@ -45,8 +45,8 @@ def describe_copies(dataset: ProductDataset, copies: Mapping[Path, str]) -> list
     """Return a note for copies in two splits, one for copies under two labels, one for the others.
 
     Args:
-        dataset: whose photos.
-        copies: of `find_copies`.
+        dataset: data set whose photos the copies are.
+        copies: a key of the content of each copied file, as `find_copies` returns it.
     """
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     places: dict[str, list[tuple[str, Sample]]] = defaultdict(list)

@@ -59,12 +59,12 @@ def load_grocery_store(
     Args:
         root: the folder with classes.csv and train.txt, the clone of the repository that holds it
             as dataset/, or a folder of data sets that holds it as grocery_store/dataset/.
-        protocol: which photos are trained on.
-        labels: fine classes are products, coarse ones are kinds of product.
+        protocol: key of the protocol, which says what photos are trained on.
+        labels: kind of label: fine classes are products, coarse ones are kinds of product.
         part: the first folder of a split that photos are taken from (Packages, Fruit, Vegetables);
             None for all.
         validation_fraction: share of the pool that is held out, in [0, 1).
-        seed: of the holdout.
+        seed: seed of the holdout's draw.
 
     Returns:
         The data set, named "grocery-store/<protocol>" ("grocery-store-coarse/<protocol>"). Its

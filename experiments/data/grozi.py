@@ -60,12 +60,12 @@ def load_grozi(
 
     Args:
         root: the folder with inVitro and inSitu, or one that holds it as grozi-120.
-        protocol: which photos are trained on.
+        protocol: key of the protocol, which says what photos are trained on.
         test_fraction: share of a product's crops that is held out for the test by "in-situ", in
             (0, 1), as far as videos can be parted that way.
         validation_fraction: share of the training photos that is held out, in [0, 1); None for 0
             in "in-vitro" and 0.1 in "in-situ".
-        seed: of the holdout of packshots; videos are split without any chance.
+        seed: seed of the holdout of packshots; videos are split without any chance.
 
     Returns:
         The data set, named "grozi-120/<protocol>". Its classes are the products' numbers and

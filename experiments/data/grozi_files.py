@@ -31,9 +31,9 @@ class Packshot:
     """A product as a shop shows it on the web.
 
     Attributes:
-        path: the image.
-        mask: where the product is in it: `path` itself where its transparency says so, a mask's
-            file, or None where nothing does.
+        path: path of the image.
+        mask: image that says where the product is: `path` itself where its transparency says so, a
+            mask's file, or None where nothing does.
     """
 
     path: Path
@@ -53,8 +53,8 @@ class Coordinates:
     """What coordinates.txt of a product says.
 
     Attributes:
-        sightings: by the number of the crop, from 1.
-        doubled: whether all lines were there twice (as product 82's are), and are taken once.
+        sightings: when each crop was seen, by the number of the crop, from 1.
+        doubled: whether the file lists all lines twice (as product 82's does); they are taken once.
     """
 
     sightings: dict[int, Sighting]
@@ -65,7 +65,7 @@ def find_grozi(root: Path) -> Path:
     """Return the folder that holds inVitro or inSitu.
 
     Args:
-        root: that folder, or one that holds it as grozi-120 or GroZi-120.
+        root: the folder with inVitro and inSitu, or one that holds it as grozi-120 or GroZi-120.
 
     Raises:
         DataNotGivenError: there is none.
@@ -93,8 +93,8 @@ def packshots(folder: Path, product: int) -> list[Packshot]:
     The PNG is taken where there is one, else the JPEG with its mask, else the JPEG as it is.
 
     Args:
-        folder: what `find_grozi` returns.
-        product: its number.
+        folder: the folder that `find_grozi` returns.
+        product: number of the product.
     """
     web = folder / IN_VITRO / str(product) / "web"
     cutouts = _numbered(web / "PNG", "web", "png")
@@ -112,8 +112,8 @@ def crops(folder: Path, product: int) -> dict[int, Path]:
     """List the crops of a product by number.
 
     Args:
-        folder: what `find_grozi` returns.
-        product: its number.
+        folder: the folder that `find_grozi` returns.
+        product: number of the product.
     """
     found = _numbered(folder / IN_SITU / str(product) / "video", "video", "png")
     return dict(sorted(found.items()))
@@ -128,7 +128,7 @@ def read_coordinates(file: Path, last_crop: int) -> Coordinates:
     """Read when each crop of a product was seen.
 
     Args:
-        file: its coordinates.txt.
+        file: path of the product's coordinates.txt.
         last_crop: the highest number of a crop.
 
     Raises:

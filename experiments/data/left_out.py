@@ -32,9 +32,9 @@ class LeftOut:
     """A file or folder that is not read.
 
     Attributes:
-        path: the file, or the folder with all that is in it.
-        why: it is not read.
-        detail: what is wrong with it or what to do, where there is more to say.
+        path: the file that is not read, or the folder of which nothing is.
+        why: reason why it is not read.
+        detail: what is wrong with it or what to do, where there is more to say; else "".
     """
 
     path: Path
@@ -55,8 +55,8 @@ def describe(left_out: Iterable[LeftOut], root: Path) -> list[str]:
     """Return a line for each reason there is, with how many and which.
 
     Args:
-        left_out: what is not read.
-        root: folder that paths are given below.
+        left_out: files and folders that are not read.
+        root: folder that the printed paths are relative to.
     """
     by_reason: dict[Why, list[LeftOut]] = {why: [] for why in Why}
     for item in dict.fromkeys(left_out):

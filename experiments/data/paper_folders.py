@@ -27,12 +27,13 @@ class PaperFolders:
     """What was published of a data set.
 
     Attributes:
-        name: of the data set here, and of its folder.
-        title: of the data set in the paper.
-        classes: how many.
+        name: name of the data set here, and of its folder.
+        title: title of the data set in the paper.
+        classes: number of classes that were published.
         train: fewest and most training photos of a class.
-        home: where to get the photos, a clause.
-        train_repeats: how often an epoch draws each training photo; None for as often as fills it.
+        home: where to get the photos, a clause for messages.
+        train_repeats: how often an epoch draws each training photo; None for as often as fills an
+            epoch.
         validation_fraction: share of the training photos that is held out, in [0, 1).
     """
 

@@ -32,10 +32,10 @@ def stratified_holdout(
     Args:
         samples: the photos, in any order: the split depends on their paths only.
         fraction: share held out, in [0, 1); at 0 nothing is.
-        seed: of the draw, not negative.
-        minimum: photos held out of a class however small the fraction, where it has more than that.
-        copies: files with the same content as another, each with a key of the content; see
-            `experiments.data.copies.find_copies`.
+        seed: seed of the draw, not negative.
+        minimum: photos held out of each class that has more than that, however small the fraction.
+        copies: files with the same content as another, each with a key of the content, as
+            `experiments.data.copies.find_copies` returns them.
 
     Returns:
         The rest and the held-out photos, both sorted by path.

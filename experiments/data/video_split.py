@@ -24,7 +24,7 @@ class Crop:
     Attributes:
         sample: the photo and its product.
         video: number of the video.
-        frame: number of the frame in it.
+        frame: number of the frame in the video.
     """
 
     sample: Sample
@@ -44,7 +44,8 @@ def hold_out_videos(crops: Iterable[Crop], fraction: float) -> Split:
     `hold_out_frames` does.
 
     Args:
-        crops: in any order: the split depends on videos and frames only.
+        crops: photos with their videos and frames, in any order: the split depends on those two
+            only.
         fraction: share to hold out, in (0, 1).
 
     Returns:
@@ -70,7 +71,7 @@ def hold_out_frames(crops: Iterable[Crop], fraction: float) -> Split:
     part. Where a product is seen for a shorter time than that, all of it stays in the rest.
 
     Args:
-        crops: in any order.
+        crops: photos with their videos and frames, in any order.
         fraction: share to hold out, in (0, 1), met as well as the gap allows.
 
     Returns:

@@ -31,8 +31,8 @@ class ExplanationImages:
     """Writes PNG files into a folder.
 
     Args:
-        classifier: whose predictions are explained.
-        folder: made if needed; a file of the same name is replaced.
+        classifier: classifier whose predictions are explained.
+        folder: folder of the pictures; made if needed, a file of the same name is replaced.
 
     Raises:
         ExplanationError: the classifier's head is not LCA.
@@ -58,9 +58,9 @@ class ExplanationImages:
         """Explain a class of each photo.
 
         Args:
-            paths: of n photos; their names become those of the pictures.
-            images: (n, 3, S, S), normalised, on the model's device.
-            classes: index of the class to explain, n of them.
+            paths: files of n photos; their names become those of the pictures.
+            images: the photos, (n, 3, S, S), normalised, on the model's device.
+            classes: index of the class to explain for each photo, n of them.
 
         Returns:
             Photos without a picture, and why; the others have theirs.

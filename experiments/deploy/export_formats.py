@@ -22,10 +22,10 @@ class Format:
     """One format.
 
     Attributes:
-        file: its name in the folder of an export.
-        write: to a path.
-        read: what `write` wrote, as something that classifies.
-        packages: that both need, beside torch.
+        file: name of the file in the folder of an export.
+        write: function that writes a classifier to a path.
+        read: function that makes a `Classify` of the classifier and the path it was written to.
+        packages: packages that both functions need, beside torch.
     """
 
     file: str

@@ -24,9 +24,9 @@ def describe(
     """Return the description of exported files as plain values.
 
     Args:
-        classifier: that was exported.
-        files: by format.
-        agreements: by format, how close each is to the model.
+        classifier: the classifier that was exported.
+        files: the exported file of each format.
+        agreements: how close the file of each format is to the model.
     """
     description = described(classifier)
     size = description.preprocessing.image_size

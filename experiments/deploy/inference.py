@@ -31,9 +31,9 @@ class Batch:
     """Some photos, in the order they were given.
 
     Attributes:
-        paths: of all of them.
-        images: those that could be read, (n, 3, S, S) float32, normalised.
-        unreadable: the others, and what is wrong with each.
+        paths: files of all photos.
+        images: photos that could be read, (n, 3, S, S) float32, normalised.
+        unreadable: files that could not be read, and what is wrong with each.
     """
 
     paths: tuple[Path, ...]
@@ -50,11 +50,11 @@ class PhotoReader(Dataset[tuple[Path, Tensor | str]]):
     """Photos as the network is scored on: the transform of the test photos, and nothing else.
 
     Args:
-        paths: the photos.
-        preprocessing: of the network.
-        max_pixels: a photo with more is refused before it is decoded; decoding takes about 12
-            bytes per pixel, 19 with transparency. One with more than `MAX_MEGAPIXELS` is refused
-            in any case.
+        paths: files of the photos.
+        preprocessing: what the network expects of its input.
+        max_pixels: largest size of a photo; one with more is refused before it is decoded. Decoding
+            takes about 12 bytes per pixel, 19 with transparency. One with more than
+            `MAX_MEGAPIXELS` is refused in any case.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ class OnnxClassifier:
     """An ONNX file on the CPU, by onnxruntime.
 
     Args:
-        path: what `export_onnx` wrote.
+        path: file that `export_onnx` wrote.
         threads: number of threads that share an operator; 0 for one per core.
     """
 

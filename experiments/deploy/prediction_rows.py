@@ -22,9 +22,9 @@ class PhotoRow:
     """What is said about one photo.
 
     Attributes:
-        path: the photo.
-        prediction: None where there is an error.
-        error: why there is no prediction, or None.
+        path: file of the photo.
+        prediction: what the model says of the photo; None where there is an error.
+        error: reason why there is no prediction, or None.
     """
 
     path: Path
@@ -77,8 +77,8 @@ class CsvWriter(RowWriter):
     """Columns file, class_1, probability_1, ... class_k, probability_k, error; with a header.
 
     Args:
-        file: opened with newline="".
-        k: classes per row.
+        file: the file to write to, opened with newline="".
+        k: number of classes in each row.
 
     Raises:
         NoReaderError: as `write` does, for the header.
@@ -101,7 +101,7 @@ class CsvWriter(RowWriter):
 
 
 class JsonLinesWriter(RowWriter):
-    """An object a line: file, and predictions (class and probability) or error."""
+    """An object per line: file, and predictions (class and probability) or error."""
 
     def _write(self, row: PhotoRow) -> None:
         written: dict[str, object] = {"file": printable(row.path)}

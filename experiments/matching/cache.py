@@ -18,7 +18,7 @@ from experiments.matching.keypoints import Detector, Keypoints
 from experiments.storage import write_atomically
 
 _FORMAT = 2
-_PHOTOS_A_FILE = 32  # what an aborted run detects again is at most that many
+_PHOTOS_PER_FILE = 32  # what an aborted run detects again is at most that many
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class KeypointCache:
     """Keypoints of one detector, stored as soon as they are detected.
 
     Attributes:
-        directory: where they are kept between runs.
-        detector: what finds them; part of what they are known by.
-        image_side: side in pixels the photos are resized to, likewise.
+        directory: folder that keypoints are kept in between runs.
+        detector: detector that finds them; a stored file belongs to one detector.
+        image_side: side in pixels that photos are resized to; a stored file belongs to one side.
     """
 
     directory: Path
@@ -44,9 +44,10 @@ class KeypointCache:
         """Return the keypoints of every photo.
 
         Args:
-            paths: the files.
+            paths: files of the photos.
             images: the photos in them; read no further than the last that is not stored.
-            detect: called for photos that are not stored, a few at a time.
+            detect: function that finds the keypoints of a few photos; called for those that are not
+                stored.
 
         Raises:
             ValueError: there are fewer `images` than `paths`, or more.
@@ -55,8 +56,8 @@ class KeypointCache:
         """
         keypoints: list[Keypoints] = []
         read = 0
-        for start in range(0, len(paths), _PHOTOS_A_FILE):
-            chunk = paths[start : start + _PHOTOS_A_FILE]
+        for start in range(0, len(paths), _PHOTOS_PER_FILE):
+            chunk = paths[start : start + _PHOTOS_PER_FILE]
             key = cache_key(self.detector, self.image_side, chunk)
             file = cache_file(self.directory, self.detector, key)
             stored = load_keypoints(file, key, len(chunk))

@@ -40,12 +40,13 @@ class KeypointClassifier:
     that still tie are told apart by their index, the lowest first.
 
     Args:
-        detector: finds the keypoints.
-        image_side: photos are resized to this longer side, in pixels, before detection.
-        ratio: of the ratio test, in (0, 1].
-        max_distance: of the distance test between descriptors, positive; infinity for none.
+        detector: detector that finds the keypoints.
+        image_side: longer side in pixels that photos are resized to before detection.
+        ratio: threshold of the ratio test, in (0, 1].
+        max_distance: greatest distance between matching descriptors, positive; infinity for no
+            distance test.
         reprojection_px: how far from its place an inlier may land, in pixels of the resized photo.
-        verify: for how many training photos inliers are counted per query.
+        verify: number of training photos per query whose inliers are counted.
 
     Raises:
         ValueError: `image_side` is not positive or `verify` is negative.
@@ -90,10 +91,10 @@ class KeypointClassifier:
         Args:
             images: N photos, (H, W, 3) uint8 RGB; left unread where the cache has their keypoints
                 and those of all that follow.
-            labels: N class indices.
-            num_classes: C; the highest label + 1 if left out.
-            paths: the N files `images` were read from; what the cache knows them by.
-            cache_dir: where keypoints are kept between runs; needs `paths`.
+            labels: class index of each of the N photos.
+            num_classes: number of classes C; the highest label + 1 if left out.
+            paths: the N files `images` were read from, which the cache knows them by.
+            cache_dir: folder that keypoints are kept in between runs; needs `paths`.
 
         Returns:
             The classifier itself.

@@ -22,9 +22,10 @@ class DetectorKind:
     """A detector of `DETECTORS`.
 
     Attributes:
-        make: builds it from its weights (None where it has none) and a device.
-        ratio: of the ratio test between its descriptors, see `matcher.match`.
-        max_distance: of the distance test between them.
+        make: function that builds the detector from its weights (None where it has none) and a
+            device.
+        ratio: threshold of the ratio test between its descriptors, see `matcher.match`.
+        max_distance: greatest distance between matching descriptors.
     """
 
     make: Callable[[Path | None, torch.device | str], Detector]
@@ -50,8 +51,8 @@ def make_detector(
 
     Args:
         name: key of `DETECTORS`.
-        weights: of its network; None for a detector without one.
-        device: where its network runs.
+        weights: weights of the detector's network; None for a detector without one.
+        device: device that the network runs on.
 
     Raises:
         ValueError: there is no such detector.

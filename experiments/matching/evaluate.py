@@ -48,8 +48,9 @@ def evaluate_matching(
     the detector's line in `DETECTORS`.
 
     Args:
-        dataset: at least one training photo; with no test photos the predictions are empty.
-        detector: finds the keypoints.
+        dataset: data set with at least one training photo; with no test photos the predictions are
+            empty.
+        detector: detector that finds the keypoints.
         cache_dir: folder that keeps the training photos' keypoints between runs, or None.
         checkpoint: file that keeps the predictions so far, from which an aborted run goes on; the
             caller deletes it, and gives each other set of arguments another one. None for no file.

@@ -18,8 +18,8 @@ class Keypoints:
     """The keypoints of one photo; K is 0 where nothing was found.
 
     Attributes:
-        points: (K, 2) float32, position (x, y) in pixels of the photo the detector was given.
-        descriptors: (K, D) float32, rows of unit L2 norm, so that a dot product is a cosine.
+        points: positions (x, y) in pixels of the photo the detector was given, (K, 2) float32.
+        descriptors: rows of unit L2 norm, so that a dot product is a cosine, (K, D) float32.
         size: (width, height) of that photo in pixels.
 
     Raises:

@@ -27,8 +27,9 @@ class ReferenceStack:
     """The descriptors of P photos in one array, so that one matmul compares a query to many.
 
     Attributes:
-        descriptors: (P, K, D) float32, K the most keypoints any photo has, zeros after its last.
-        padding: (P, K) float32, 0 for a keypoint and -inf for padding; added to similarities.
+        descriptors: descriptors of the P photos, (P, K, D) float32, K the most keypoints any photo
+            has, zeros after a photo's last.
+        padding: 0 for a keypoint and -inf for padding, (P, K) float32; added to similarities.
     """
 
     descriptors: NDArray[np.float32]
@@ -43,9 +44,9 @@ class Comparison(NamedTuple):
     """How well a query agrees with each of P photos, before any geometry.
 
     Attributes:
-        matches: (P,) int64, number of pairs `match` finds.
-        similarity: (P,) float64, mean over the query's keypoints of the cosine to the most similar
-            keypoint of the photo; -1 (the least a cosine can be) where either has no keypoints.
+        matches: number of pairs `match` finds in each photo, (P,) int64.
+        similarity: mean over the query's keypoints of the cosine to the most similar keypoint of
+            the photo, (P,) float64; -1 (the least a cosine can be) where either has no keypoints.
     """
 
     matches: NDArray[np.int64]
@@ -110,11 +111,12 @@ def match(
     `max_distance`. One of the two usually suffices: the ratio is SIFT's, the distance SuperPoint's.
 
     Args:
-        query: Kq keypoints.
-        reference: Kr keypoints; Kq x Kr float32 similarities are held in memory.
-        ratio: in (0, 1]; lower is stricter, 1 turns down ties alone.
-        max_distance: Euclidean, between descriptors of unit norm (so at most 2); infinity lets
-            every pair pass.
+        query: the Kq keypoints of the query.
+        reference: the Kr keypoints of the reference; Kq x Kr float32 similarities are held in
+            memory.
+        ratio: threshold of the ratio test, in (0, 1]; lower is stricter, 1 turns down ties alone.
+        max_distance: greatest Euclidean distance between matching descriptors, which have unit norm
+            (so at most 2); infinity lets every pair pass.
 
     Returns:
         (M, 2) int64 pairs of indices (query, reference), by ascending query index; every keypoint
@@ -146,10 +148,11 @@ def count_inliers(
     same count, whatever was computed before.
 
     Args:
-        query: keypoints `pairs[:, 0]` indexes.
-        reference: keypoints `pairs[:, 1]` indexes.
-        pairs: (M, 2) int64, from `match`.
-        reprojection_px: an inlier lands within this many pixels of its reference keypoint.
+        query: keypoints that `pairs[:, 0]` indexes.
+        reference: keypoints that `pairs[:, 1]` indexes.
+        pairs: matching keypoints, (M, 2) int64, as `match` returns them.
+        reprojection_px: distance in pixels from its reference keypoint within which an inlier
+            lands.
 
     Returns:
         The number of inliers, pairs between the same two places counted once; 0 for fewer than

@@ -23,11 +23,11 @@ class SiftDetector:
     retrieval", CVPR 2012.
 
     Attributes:
-        max_keypoints: how many keypoints are kept, those of the highest contrast first.
-        contrast_threshold: extrema of lower contrast are dropped (OpenCV's scale, images in 0..1,
-            divided by the three layers of an octave).
-        edge_threshold: extrema whose principal curvatures differ by more than this factor lie on
-            an edge and are dropped.
+        max_keypoints: most keypoints that are kept, those of the highest contrast first.
+        contrast_threshold: contrast below which extrema are dropped (OpenCV's scale, images in
+            0..1, divided by the three layers of an octave).
+        edge_threshold: ratio of the principal curvatures above which an extremum lies on an edge
+            and is dropped.
 
     Raises:
         ValueError: `max_keypoints` is not positive.
@@ -95,7 +95,7 @@ def root_sift(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
     (Arandjelovic & Zisserman 2012).
 
     Args:
-        descriptors: (K, 128) float32, entries >= 0, no row all zeros.
+        descriptors: unnormalised descriptors, (K, 128) float32, entries >= 0, no row all zeros.
 
     Returns:
         (K, 128) float32, rows of unit L2 norm.

@@ -37,12 +37,12 @@ class SuperPointDetector:
     costs nothing.
 
     Args:
-        weights: see `superpoint_weights.find_weights`.
-        max_keypoints: how many keypoints are kept, those of the highest probability first.
+        weights: where the network's weights are, see `superpoint_weights.find_weights`.
+        max_keypoints: most keypoints that are kept, those of the highest probability first.
         threshold: probability above which a pixel is a keypoint.
-        nms_radius: pixels around a keypoint in which no weaker one is kept.
-        batch_size: how many photos of one size the network takes at a time.
-        device: where it runs.
+        nms_radius: radius in pixels around a keypoint in which no weaker one is kept.
+        batch_size: number of photos of one size that the network takes at a time.
+        device: device that the network runs on.
 
     Raises:
         WeightsNotGivenError: `weights` is None; the message says what to fetch.

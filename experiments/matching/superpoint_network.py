@@ -37,10 +37,10 @@ class Layout:
     """How a file of SuperPoint weights names the layers of the network.
 
     Attributes:
-        layers: the file's name of each layer -> its name in transformers.
+        layers: name in transformers of each layer, by its name in the file.
         retrained: whether each convolution is followed by batch normalisation, as in the MIT
             retraining.
-        licence: of the weights, in a sentence.
+        licence: licence of the weights, in a sentence.
     """
 
     layers: dict[str, str]
@@ -90,9 +90,9 @@ def load_network(file: Path, *, threshold: float, nms_radius: int) -> nn.Module:
     No code in the file is run. The licence of its weights is logged, once per process.
 
     Args:
-        file: any of `LAYOUTS`, written by torch.save or as safetensors.
+        file: weights in any of `LAYOUTS`, written by torch.save or as safetensors.
         threshold: probability above which a pixel is a keypoint.
-        nms_radius: pixels around a keypoint in which no weaker one is kept.
+        nms_radius: radius in pixels around a keypoint in which no weaker one is kept.
 
     Returns:
         A `SuperPointForKeypointDetection` in eval mode that keeps every keypoint.

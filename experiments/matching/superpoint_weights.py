@@ -32,8 +32,8 @@ def find_weights(weights: Path | None) -> Path:
     """Return the file of SuperPoint weights that `weights` stands for.
 
     Args:
-        weights: a file, a folder with model.safetensors as transformers saves it, or an
-            owner/name on the Hugging Face hub, taken from the hub's cache where it is there.
+        weights: a file, a folder with model.safetensors as transformers saves it, or an owner/name
+            on the Hugging Face hub, taken from the hub's cache where it is there.
 
     Raises:
         WeightsNotGivenError: `weights` is None; the message says what to fetch.
@@ -56,8 +56,8 @@ def read_state(file: Path, expected: Collection[str]) -> dict[str, Tensor]:
     """Return the state dict in `file`, written by torch.save or as safetensors; runs no code of it.
 
     Args:
-        file: of the weights.
-        expected: names that its tensors may have.
+        file: file of the weights.
+        expected: names that the file's tensors may have.
 
     Raises:
         WeightsError: the file cannot be read, or holds something else.

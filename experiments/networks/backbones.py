@@ -40,10 +40,11 @@ def load_network(
     """Build the backbone `name` with its pretrained weights.
 
     Args:
-        name: as `find_backbone` takes it.
-        weights: file of a state dict, or of what trainers put around one; None takes them from
-            where timm or torchvision do. The layers after the map need not fit.
-        image_size: of the photos, where the network must be built for another than its own.
+        name: name of the backbone, as `find_backbone` takes it.
+        weights: file of a state dict, or of what trainers put around one; None takes the weights
+            from where timm or torchvision do. The layers after the map need not fit.
+        image_size: side of the photos in pixels, where the network must be built for another size
+            than its own.
 
     Returns:
         The whole network; `lca_fused.feature_map` says where its map ends.

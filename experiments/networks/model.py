@@ -24,10 +24,10 @@ def new_classifier(
     """Put a new head and a new linear classifier on a pretrained network.
 
     Args:
-        network: as `lca_fused.attach_head` takes it.
-        head: key of `lca_fused.heads.HEADS`, or what takes C and returns such a module.
-        num_classes: K.
-        image_size: S, in pixels.
+        network: network to attach the head to, as `lca_fused.attach_head` takes it.
+        head: key of `lca_fused.heads.HEADS`, or a function that takes C and returns such a module.
+        num_classes: number of classes K.
+        image_size: side S of the photos, in pixels.
 
     Returns:
         (N, 3, S, S) -> (N, K) logits.

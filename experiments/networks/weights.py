@@ -38,8 +38,8 @@ def read_weights(file: Path, expected: Collection[str]) -> dict[str, Tensor]:
     """Read a state dict that was given as a file; runs no code from it.
 
     Args:
-        file: written by torch.save, a state dict or what trainers put around one (see `unwrap`),
-            or as safetensors.
+        file: file written by torch.save, a state dict or what trainers put around one (see
+            `unwrap`), or as safetensors.
         expected: names of the network's tensors.
 
     Raises:
@@ -81,8 +81,8 @@ def fetch_weights(name: str, url: str) -> dict[str, Tensor]:
     the life of this process.
 
     Args:
-        name: of the network, for messages and for `--weights NAME=FILE`.
-        url: of the file.
+        name: name of the network, for messages and for `--weights NAME=FILE`.
+        url: address of the file.
 
     Raises:
         WeightsNotGivenError: the file could not be fetched.
@@ -124,12 +124,12 @@ def load_strictly(
     depends on it.
 
     Args:
-        model: takes the weights.
-        state: its state dict.
-        name: of the network, for the message.
-        source: of the state dict, for the message.
-        unused: parameters that nothing depends on, as those of a classifier that is replaced: they
-            may be missing or of another shape, which is logged.
+        model: the network that the weights are loaded into.
+        state: state dict to load.
+        name: name of the network, for the error message.
+        source: where the state dict is from, for the error message.
+        unused: names of parameters that nothing depends on, as those of a classifier that is
+            replaced: they may be missing or of another shape, which is logged.
 
     Raises:
         WeightsError: the keys that do not fit are named.

@@ -23,10 +23,10 @@ class _Found:
     """A dictionary in a file whose keys, less a prefix, are names of a network's tensors.
 
     Attributes:
-        place: keys that lead to it.
-        content: it, less what torch.compile puts into its keys.
-        prefix: of its keys, or "".
-        matching: how many keys fit.
+        place: keys of the nested dictionaries that lead to it.
+        content: the dictionary, less what torch.compile puts into its keys.
+        prefix: what its keys begin with before the names of tensors, or "".
+        matching: number of keys that are names of the network's tensors.
         compiled: whether torch.compile's part of the keys was taken out.
     """
 
@@ -56,9 +56,9 @@ def unwrap(content: Mapping[Any, Any], expected: Collection[str], source: str) -
     averaged weights (EMA) are taken, as they are what is evaluated. What was taken is logged.
 
     Args:
-        content: of the file.
+        content: what the file holds.
         expected: names of the network's tensors.
-        source: of the content, for the log.
+        source: where the content is from, for the log.
 
     Returns:
         The tensors under their names in the network; `content` itself where nothing in it fits.

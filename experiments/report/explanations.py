@@ -34,11 +34,11 @@ class ExplainedPhoto:
     """A test photo, and what spoke for the class it was taken for.
 
     Attributes:
-        label: name of its class.
-        predicted: name of the class it was taken for.
+        label: name of the photo's class.
+        predicted: name of the class that the photo was taken for.
         right: whether they are the same.
-        pictures: heat maps, and the top local concepts.
-        problem: why there are no pictures, or "".
+        pictures: heat maps of the photo, and its top local concepts.
+        problem: reason why there are no pictures, or "".
     """
 
     label: str

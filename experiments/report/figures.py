@@ -71,8 +71,8 @@ class Chart:
 
     Attributes:
         uri: data URI of an SVG.
-        alt: what it shows, for those who do not see it.
-        width: pixels it is drawn for; shown at most as wide.
+        alt: what the picture shows, for those who do not see it.
+        width: width in pixels that the picture is drawn for; it is shown at most as wide.
     """
 
     uri: str
@@ -85,7 +85,7 @@ def ladder_chart(column: Sequence[Entry], paper: Sequence[float | None]) -> Char
 
     Args:
         column: the rows on one data set, each with a result; the first is shown at the top.
-        paper: per cent, or None where the paper has no such row.
+        paper: the paper's accuracy in per cent, or None where the paper has no such row.
     """
     with _style():
         figure = Figure(figsize=(5.6, 0.9 + 0.45 * len(column)), layout="constrained")

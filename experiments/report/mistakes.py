@@ -19,10 +19,11 @@ class ClassScore:
     """How well one class is recognised.
 
     Attributes:
-        label: of the class.
-        right: test photos of it that are recognised.
-        total: test photos of it, at least 1.
-        mistaken_for: (class index, photos) it was taken for instead, most often first.
+        label: index of the class.
+        right: number of test photos of the class that are recognised.
+        total: number of test photos of the class, at least 1.
+        mistaken_for: (class index, photos) that its photos were taken for instead, most often
+            first.
     """
 
     label: int
@@ -47,7 +48,7 @@ class ConfusedPair:
     """Two classes that are taken for each other.
 
     Attributes:
-        labels: the class that is mistaken more often, and the other.
+        labels: indices of the two classes: the one that is mistaken more often, and the other.
         mistakes: positions of the test photos of each that were taken for the other.
     """
 
@@ -65,9 +66,9 @@ class Matrix:
     """The confusion matrix of some classes.
 
     Attributes:
-        labels: the classes shown, by rising index.
-        counts: counts[i][j] photos of labels[i] taken for labels[j].
-        others: photos of labels[i] taken for a class that is not shown.
+        labels: indices of the classes shown, rising.
+        counts: counts[i][j] photos of labels[i] were taken for labels[j].
+        others: number of photos of each labels[i] that were taken for a class that is not shown.
         complete: whether all classes that were tested or predicted are shown.
     """
 
@@ -162,9 +163,10 @@ def side_by_side(
     """Return up to `most` pairs of classes that are confused, the most mistakes first.
 
     Args:
-        result: holds the predictions.
-        photos: its test photos, or None where they were not found; the sides then have none.
-        most: greatest number of pairs.
+        result: result that holds the predictions.
+        photos: test photos of the result, or None where they were not found; the sides then have
+            none.
+        most: greatest number of pairs to return.
     """
     totals = Counter(result.labels)
     sides = []

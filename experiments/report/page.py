@@ -46,17 +46,17 @@ class Details:
     """All there is to see of one data set beyond its table; one result stands for its row.
 
     Attributes:
-        anchor: id in the page.
+        anchor: id of the section in the page.
         dataset: name of the data set.
-        result: the one shown.
-        title: title of its row.
+        result: the result that is shown.
+        title: title of the result's row.
         curves: charts of all rows that were trained.
         scores: accuracy of each class, the least recognised first.
         pairs: confused classes, side by side.
         matrix: confusion matrix of the most confused classes.
         explained: predictions taken apart.
-        no_photos: why no photos are shown, or "".
-        no_explanations: why there are none, or "".
+        no_photos: reason why no photos are shown, or "".
+        no_explanations: reason why no explanations are shown, or "".
     """
 
     anchor: str
@@ -92,9 +92,9 @@ def write_report(folder: Path, data_root: Path | None = None, output: Path | Non
     """Write the report of a finished run: one HTML file that needs nothing beside it.
 
     Args:
-        folder: the output folder of run_all.py or finetune.py.
+        folder: output folder of run_all.py or finetune.py.
         data_root: folder that holds the photos, where they were moved since.
-        output: the file; None for report.html in `folder`.
+        output: file to write; None for report.html in `folder`.
 
     Returns:
         The file.

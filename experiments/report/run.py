@@ -38,7 +38,7 @@ class Run:
 
     Attributes:
         folder: folder of everything that the run computed.
-        entries: rows with a result, by data set, then in the order of `METHODS`.
+        entries: rows with a result, sorted by data set, then in the order of `METHODS`.
         tables: the studies' tables.
         finetuning: the result of the last finetuning, or None.
         problems: files that could not be used, and why; one sentence each.
@@ -70,10 +70,10 @@ class DatasetResults:
     """What is known of one data set.
 
     Attributes:
-        dataset: its name.
+        dataset: name of the data set.
         entries: rows with a result.
-        not_run: rows of the studies' tables without one.
-        sentences: what each trick did, as the studies say it.
+        not_run: rows of the studies' tables without a result.
+        sentences: what each trick did, a sentence each, as the studies say it.
     """
 
     dataset: str

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from experiments.data.catalog import DataOptions, load_dataset
+from experiments.data.catalog import load_dataset
 from experiments.data.dataset import DataError
+from experiments.data.source import DataOptions
 from experiments.matching.superpoint_weights import HOW_TO_GIVE_WEIGHTS
 from experiments.methods import Row, parse_rows
 from experiments.networks.backbones import weights_source
@@ -87,7 +88,7 @@ def read_table(stored: Mapping[str, Any], results: Mapping[str, Result]) -> Tabl
     """Return the table that `to_json` made, its figures to be computed from its results again.
 
     Args:
-        stored: what `to_json` returned.
+        stored: the plain values that `to_json` returned.
         results: the results there are, by `Result.name`.
 
     Raises:

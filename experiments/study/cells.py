@@ -57,15 +57,17 @@ class Cell:
     """What one cell is made of; two cells with equal fields have the same result.
 
     Attributes:
-        dataset: photos and protocol.
+        dataset: the photos and their protocol.
         method: key of `experiments.methods.METHODS`.
-        seed: of the head's initial weights, the order of photos and their augmentation.
-        backbone: as `lca_fused.backbones.find_backbone` takes it; keypoint matching has none.
-        weights: file of the backbone's, or the keypoint detector's, pretrained weights; None for
-            those that are fetched.
-        recipe: how it is finetuned; with an image size (`Recipe.for_backbone`).
-        compute: device and precision.
-        command: command line that asked for it, for the report; the result does not depend on it.
+        seed: seed of the head's initial weights, the order of photos and their augmentation.
+        backbone: backbone as `lca_fused.backbones.find_backbone` takes it; keypoint matching has
+            none.
+        weights: file of the pretrained weights of the backbone, or of the keypoint detector; None
+            for those that are fetched.
+        recipe: settings of the finetuning; with an image size (`Recipe.for_backbone`).
+        compute: device and precision to compute with.
+        command: command line that asked for the cell, for the report; the result does not depend on
+            it.
     """
 
     dataset: ProductDataset

@@ -81,7 +81,7 @@ class Finetuning:
         """Return whether classes are drawn equally often.
 
         Args:
-            imbalance: photos of the largest class over those of the smallest.
+            imbalance: ratio of the photos of the largest class to those of the smallest.
         """
         if self.balance == "auto":
             return self.recipe.balanced or imbalance > _UNEVEN

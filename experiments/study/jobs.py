@@ -30,7 +30,7 @@ from experiments.training.shared_memory import training_workers
 from lca_fused.preprocessing import Preprocessing
 
 _MOST = 8
-_BYTES_OF_A_JOB = 2 << 30  # MobileNetV2's step on 16 photos of 224 px takes half of it
+_BYTES_PER_JOB = 2 << 30  # MobileNetV2's step on 16 photos of 224 px takes half of it
 
 K = TypeVar("K")
 
@@ -42,10 +42,10 @@ def number_of_jobs(asked: int | None, compute: Compute, cells: int) -> int:
     study that goes on after an interruption ends like one that was not interrupted.
 
     Args:
-        asked: as many as were asked for by name; None for one per GPU, or per core of a CPU as far
-            as its memory reaches, 8 at most.
+        asked: number of jobs that the command asked for; None for one per GPU, or per core of a CPU
+            as far as its memory reaches, 8 at most.
         compute: the device asked for; a GPU with its number computes one cell at a time.
-        cells: of the study, whether they are stored or not.
+        cells: number of cells of the study, whether they are stored or not.
 
     Raises:
         ValueError: several were asked for where torchrun has started several processes.
@@ -58,7 +58,7 @@ def number_of_jobs(asked: int | None, compute: Compute, cells: int) -> int:
             )
         return 1
     if asked is None:
-        asked = _gpus(compute.device) or min(cores(), _memory() // _BYTES_OF_A_JOB, _MOST)
+        asked = _gpus(compute.device) or min(cores(), _memory() // _BYTES_PER_JOB, _MOST)
     return max(1, min(asked, cells))
 
 
@@ -72,10 +72,10 @@ def side_by_side(
     whose turn it is, and its own line of progress below the one that counts finished cells.
 
     Args:
-        jobs: how many processes, as far as there are cells for them.
-        cells: to compute, in this order.
+        jobs: number of processes; fewer are started where there are fewer cells.
+        cells: the cells to compute, in this order.
         output: folder of results, as `run_cell` takes it.
-        asked_workers: of each process, as `training_workers` takes it.
+        asked_workers: number of workers of each process, as `training_workers` takes it.
 
     Yields:
         The future of each cell's result, as `run_cell` returns it.

@@ -154,8 +154,8 @@ def parse_weights(given: Sequence[str], rows: Sequence[Row]) -> dict[str, Path]:
     """Return the weights files by the backbone or detector they are for.
 
     Args:
-        given: FILE or NAME=FILE each.
-        rows: of the study; a FILE without a name is for their one backbone.
+        given: the weights that were given, each FILE or NAME=FILE.
+        rows: rows of the study; a FILE without a name is for their one backbone.
 
     Raises:
         ValueError: a name that is unknown, given twice or of no row, or a FILE without a name

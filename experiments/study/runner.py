@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 
-from experiments.data.catalog import CATALOG, DataOptions, load_dataset
+from experiments.data.catalog import CATALOG, load_dataset
 from experiments.data.contact_sheet import save_contact_sheet
 from experiments.data.dataset import DataError, DataNotGivenError, ProductDataset
 from experiments.data.own_output import mark_output
+from experiments.data.source import DataOptions
 from experiments.methods import Row, parse_rows
 from experiments.networks.backbones import load_network
 from experiments.networks.model import ModelError
@@ -54,12 +55,12 @@ class Runner:
     """A study under way.
 
     Args:
-        study: what to run.
+        study: the study to run.
         report: path of the table's files, without their suffix.
-        command: command line that asks for it, for the report.
+        command: command line that asks for the table, for the report.
 
     Attributes:
-        table: as far as it is computed.
+        table: the table, as far as it is computed.
         failed: whether something that was given could not be used.
 
     Raises:

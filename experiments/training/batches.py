@@ -20,10 +20,10 @@ class Part:
     """Photos of one forward pass of one process.
 
     Attributes:
-        items: which, as `PhotoDataset` numbers them.
-        photos: how many of them count: none where this is only a stand-in, because the step has
+        items: numbers of the photos, as `PhotoDataset` counts them.
+        photos: number of items that count: none where this is only a stand-in, because the step has
             fewer photos than there are parts to fill.
-        step_photos: photos of the whole step, in all its parts and processes.
+        step_photos: number of photos of the whole step, in all its parts and processes.
         last: whether it is this process's last part of the step.
     """
 
@@ -44,9 +44,9 @@ def cut(
     Args:
         order: item numbers of the whole epoch.
         batch_size: photos per step; the last step may have fewer.
-        accumulate: parts that each process computes a step.
-        rank: which process.
-        size: how many processes.
+        accumulate: parts per step that each process computes.
+        rank: number of this process, from 0.
+        size: number of processes.
     """
     parts = []
     for start in range(0, len(order), batch_size):
@@ -64,11 +64,11 @@ class Batches:
 
     Args:
         photos: the training photos.
-        recipe: batch size, accumulation and how photos are drawn.
-        seed: of the order of photos.
-        rank: which process.
-        size: how many processes share the photos.
-        workers: processes that load and augment photos.
+        recipe: settings of the finetuning: batch size, accumulation and how photos are drawn.
+        seed: seed of the order of photos.
+        rank: number of this process, from 0.
+        size: number of processes that share the photos.
+        workers: number of worker processes that load and augment photos.
         pin_memory: whether batches are put where a GPU can fetch them on its own.
     """
 
@@ -108,7 +108,8 @@ class Batches:
         """Yield each part with its images (n, 3, S, S) float32 and labels (n,) int64.
 
         Args:
-            epoch: from 0; the order and the augmentation depend on it and the seeds only.
+            epoch: number of the epoch, from 0; the order and the augmentation depend on it and the
+                seeds only.
         """
         self._photos.set_epoch(epoch)
         parts = cut(

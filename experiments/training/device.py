@@ -27,7 +27,7 @@ class Compute:
     """A device and the dtype its matrix products run in.
 
     Attributes:
-        device: where the model lives.
+        device: device that the model is on.
         precision: dtype of autocast; float32 turns autocast off.
     """
 
@@ -45,10 +45,11 @@ def resolve_compute(device: str = "auto", precision: Precision = "auto") -> Comp
     """Return the device and precision asked for, or the best there are.
 
     Args:
-        device: "auto", "cpu", "cuda", "cuda:1"...
-        precision: "auto" takes bfloat16 where the device multiplies it in hardware, float16 on
-            GPUs that only have that, and float32 elsewhere. "float32" turns autocast off; whether
-            a GPU's convolutions then use TF32 is `torch.backends.cudnn`'s to say, by default yes.
+        device: name of the device: "auto", "cpu", "cuda", "cuda:1"...
+        precision: name of the precision. "auto" takes bfloat16 where the device multiplies it in
+            hardware, float16 on GPUs that only have that, and float32 elsewhere. "float32" turns
+            autocast off; whether a GPU's convolutions then use TF32 is `torch.backends.cudnn`'s to
+            say, by default yes.
 
     Raises:
         DeviceError: the device does not exist on this machine or is of another kind, or torchrun
@@ -80,14 +81,15 @@ def share_cores(
     shares with a loading process slows them all.
 
     Args:
-        compute: where the model runs; a GPU leaves all cores to the workers.
-        workers: processes that load photos; None for half the cores, 8 at most. Where a CPU trains
-            on four cores or more they are a quarter: augmenting a photo takes a tenth (MobileNetV2,
-            224 px) to two fifths (the embedded network, 112 px) of the time that one core trains
-            on it. Of two cores one stays theirs: two threads are at best 4 % (the embedded network)
-            faster, and three times slower where anything else wants a core.
+        compute: device that the model runs on; a GPU leaves all cores to the workers.
+        workers: number of processes that load photos; None for half the cores, 8 at most. Where a
+            CPU trains on four cores or more they are a quarter: augmenting a photo takes a tenth
+            (MobileNetV2, 224 px) to two fifths (the embedded network, 112 px) of the time that one
+            core trains on it. Of two cores one stays theirs: two threads are at best 4 % (the
+            embedded network) faster, and three times slower where anything else wants a core.
         training: whether photos are trained on, which are decoded already.
-        jobs: processes like this one. They and those that torchrun started here have equal shares.
+        jobs: number of processes like this one. They and those that torchrun started here have
+            equal shares.
     """
     mine = max(1, cores() // (processes_here() * jobs))
     on_cpu = compute.device.type == "cpu"

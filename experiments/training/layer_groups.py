@@ -21,7 +21,7 @@ def layer_groups(backbone: nn.Module) -> list[list[nn.Parameter]]:
     largest of these while there are fewer than four.
 
     Args:
-        backbone: as `lca_fused.feature_map` returns it.
+        backbone: network of feature maps, as `lca_fused.feature_map` returns it.
     """
     named = dict(backbone.named_parameters())
     groups = [[named[name] for name in names if name in named] for names in _names(backbone)]

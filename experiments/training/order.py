@@ -12,8 +12,8 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     """Return the generator of one epoch's draws; neighbouring seeds share no epoch.
 
     Args:
-        seed: of the run.
-        epoch: from 0.
+        seed: seed of the run.
+        epoch: number of the epoch, from 0.
     """
     return torch.Generator().manual_seed(epoch_seed(seed, epoch))
 
@@ -36,8 +36,8 @@ def balanced(labels: Sequence[int], count: int, generator: torch.Generator) -> l
 
     Args:
         labels: class of each photo.
-        count: items to draw.
-        generator: of the draws.
+        count: number of items to draw.
+        generator: generator that draws them.
 
     Returns:
         `count` item numbers: draw d of photo i, both from 0, is d * len(labels) + i.

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from experiments.data.augment import SMALL_PHOTOS
-from experiments.data.catalog import DataOptions
 from experiments.data.dataset import ProductDataset, dataset_digest
-from experiments.data.generated import is_rendered, load_scenario
+from experiments.data.generated.scenarios import is_rendered, load_scenario
+from experiments.data.source import DataOptions
 from experiments.networks.model import new_classifier
 from experiments.storage import save_checkpoint
 from experiments.training.device import Compute

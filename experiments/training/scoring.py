@@ -17,9 +17,9 @@ class Score:
     """How well a model does on some photos.
 
     Attributes:
-        accuracy: share of photos whose likeliest class is right, 0..1.
-        loss: mean negative log-likelihood, nats.
-        top5: (photos, up to 5) classes by falling probability, int64.
+        accuracy: share of photos whose likeliest class is right, in 0..1.
+        loss: mean negative log-likelihood, in nats.
+        top5: class indices by falling probability, (photos, up to 5) int64.
     """
 
     accuracy: float

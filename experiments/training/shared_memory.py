@@ -21,10 +21,10 @@ def training_workers(compute: Compute, asked: int | None, recipe: Recipe, *, job
     """Divide the cores between training and the workers that augment photos; return how many.
 
     Args:
-        compute: where the model trains.
-        asked: as many workers as were asked for by name, or None.
-        recipe: with an image size (`Recipe.for_backbone`).
-        jobs: processes like this one that train at the same time.
+        compute: device that the model trains on.
+        asked: number of workers that the command asked for, or None.
+        recipe: settings of the finetuning, with an image size (`Recipe.for_backbone`).
+        jobs: number of processes like this one that train at the same time.
 
     Raises:
         DeviceError: the shared memory does not hold the batches of the workers asked for.
@@ -46,11 +46,11 @@ def workers_that_fit(
     A container has 64 MB of it unless asked for more, and a process that finds it full is killed.
 
     Args:
-        workers: as many as there should be.
-        asked: as many as were asked for by name, or None.
-        photos: of a batch.
-        image_size: of its photos (3, S, S), float32.
-        jobs: processes that have as many workers each.
+        workers: number of workers there should be.
+        asked: number of workers that the command asked for, or None.
+        photos: number of photos in a batch.
+        image_size: side S in pixels of the batch's photos, (3, S, S) float32.
+        jobs: number of processes that have as many workers each.
 
     Raises:
         DeviceError: it does not hold the batches of the workers that were asked for.

@@ -36,8 +36,8 @@ _SEEN_AS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
 
 # A second thread costs a tenth of a millisecond and should save more. There are more tasks than
 # threads, for a core may be slowed down by something else.
-_RECTANGLES_A_THREAD = 1 << 20
-_TASKS_A_THREAD = 4
+_RECTANGLES_PER_THREAD = 1 << 20
+_TASKS_PER_THREAD = 4
 
 
 def unavailable(x: Tensor) -> str | None:
@@ -159,14 +159,14 @@ def _run(
 
     _compile_once(name, projection.dtype, lambda: pool_ranges([(0, 0)]))
     work = rectangles * blocks * lanes
-    threads = min(torch.get_num_threads(), max(1, work // _RECTANGLES_A_THREAD))
+    threads = min(torch.get_num_threads(), max(1, work // _RECTANGLES_PER_THREAD))
     _share(pool_ranges, blocks, threads)
     return means[:, :d].to(projection.dtype).contiguous()
 
 
 def _share(pool_ranges: PoolRanges, blocks: int, threads: int) -> None:
     """Have `threads` threads, this one among them, take ranges of blocks until all are done."""
-    tasks = min(blocks, threads * _TASKS_A_THREAD)
+    tasks = min(blocks, threads * _TASKS_PER_THREAD)
     ranges = iter([(blocks * i // tasks, blocks * (i + 1) // tasks) for i in range(tasks)])
 
     def work() -> None:

@@ -4,12 +4,3 @@ Families of products share pack, colours and brand, and their members differ in 
 alone, so that telling them apart is fine-grained. Four scenarios mirror the data sets of the paper
 and what its backbone was pretrained on.
 """
-
-from experiments.data.generated.scenarios import (
-    SCENARIOS,
-    is_rendered,
-    load_scenario,
-    write_scenario,
-)
-
-__all__ = ["SCENARIOS", "is_rendered", "load_scenario", "write_scenario"]

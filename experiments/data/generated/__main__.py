@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 
-import cv2
-import numpy as np
 import tyro
+from PIL import Image, ImageDraw
 
 from experiments.console import set_up_console
-from experiments.data.generated.camera import Pixels
 from experiments.data.generated.catalogue import Design, catalogue
+from experiments.data.generated.drawing import font
 from experiments.data.generated.scenarios import SCENARIOS, write_scenario
 from experiments.outputs import check_file, check_folder
 from experiments.storage import write_atomically
@@ -33,10 +33,10 @@ def main(
 
     Args:
         out: folder that gets a folder for each scenario.
-        scenarios: which ones.
+        scenarios: names of the scenarios.
         image_size: side of the square photos in pixels.
-        workers: rendering processes; by default one for each processor.
-        contact_sheet: also draw examples of the scenarios into this image file.
+        workers: number of rendering processes; by default one per core, 8 at most.
+        contact_sheet: image file to draw examples of the scenarios into.
     """
     set_up_console()
     check_folder(out, "--out")
@@ -45,12 +45,11 @@ def main(
     for scenario in scenarios:
         print(write_scenario(scenario, out, image_size=image_size, workers=workers))
     if contact_sheet is not None:
-        _, encoded = cv2.imencode(contact_sheet.suffix or ".png", draw_sheet(out, scenarios))
-        # Not imwrite, which says nothing of a file it could not write.
-        write_atomically(contact_sheet, lambda file: file.write(encoded.tobytes()))
+        save = partial(draw_sheet(out, scenarios).save, format=contact_sheet.suffix[1:] or "png")
+        write_atomically(contact_sheet, save)
 
 
-def draw_sheet(root: Path, scenarios: Sequence[str]) -> Pixels:
+def draw_sheet(root: Path, scenarios: Sequence[str]) -> Image.Image:
     """Return two members of a family beside each other, family below family.
 
     Of each member there are the first training photo and the first test photos.
@@ -58,30 +57,28 @@ def draw_sheet(root: Path, scenarios: Sequence[str]) -> Pixels:
     Args:
         root: folder that `write_scenario` wrote the scenarios to.
         scenarios: keys of `SCENARIOS`, one below the other.
-
-    Returns:
-        BGR uint8 [H, W, 3].
     """
-    rows = []
+    strips = []
     for name in scenarios:
         families = groupby(catalogue(SCENARIOS[name].assortment), lambda design: design.brand)
         for _, members in islice(families, _FAMILIES):
-            rows.append(np.hstack([_strip(root / name, one) for one in islice(members, 2)]))
-    return np.vstack(rows)
+            strips += [_strip(root / name, member) for member in islice(members, 2)]
+    width, height = strips[0].size
+    sheet = Image.new("RGB", (2 * width, len(strips) // 2 * height))
+    for place, strip in enumerate(strips):
+        sheet.paste(strip, (place % 2 * width, place // 2 * height))
+    return sheet
 
 
-def _strip(folder: Path, design: Design) -> Pixels:
-    trained, tested = (
-        sorted((folder / part / design.slug).iterdir()) for part in ("train", "test")
-    )
-    shots = [np.asarray(cv2.imread(str(file))) for file in (trained[0], *tested[:_TESTED])]
-    size = len(shots[0])
-    caption = np.full((size // 6, size * len(shots), 3), 255, np.uint8)
-    place, font = (size // 16, size // 8), cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(caption, design.name, place, font, size / 280, (60, 60, 60), 1, cv2.LINE_AA)
-    return np.pad(
-        np.vstack([caption, np.hstack(shots)]), ((0, 0), (0, 8), (0, 0)), constant_values=255
-    )
+def _strip(folder: Path, design: Design) -> Image.Image:
+    train, test = (sorted((folder / part / design.slug).iterdir()) for part in ("train", "test"))
+    photos = [Image.open(file) for file in (train[0], *test[:_TESTED])]
+    size = photos[0].width
+    strip = Image.new("RGB", (len(photos) * size + 8, size + size // 6), "white")
+    ImageDraw.Draw(strip).text((4, 2), design.name, "dimgray", font("Sans", size // 9))
+    for place, photo in enumerate(photos):
+        strip.paste(photo, (place * size, size // 6))
+    return strip
 
 
 if __name__ == "__main__":

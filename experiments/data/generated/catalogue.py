@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from experiments.data.dataset import DataError
-from experiments.data.generated.drawing import Colour, rgb
+from experiments.data.generated.drawing import BLACK, WHITE, Colour, rgb
 
 NEIGHBOURS = "neighbours"
 """The products that only ever stand beside the one photographed."""
@@ -33,13 +34,12 @@ class Design:
         ground: pattern behind everything, a key of `label.GROUNDS`.
         picture: character drawn large on the label.
         logo: look of the brand name, a key of `label.LOGOS`.
-        plan: arrangement of the label, an index of `label.PLANS`.
-        difference: what tells the members apart. "flavour": badge, its colour and a coloured word
-            strip; "badge": badge and word in the family's own colours; "grade": a number and a
-            word; "stripe": a thin coloured stripe and a word; "emblem": the corner a seal sits in
-            and a word.
+        plan: number of the arrangement of the label, in 0..3.
+        difference: what tells the members apart beside the word. "flavour": badge, its colour and
+            that of the word's strip; "badge": badge in the family's own colours; "grade": number;
+            "stripe": a thin coloured stripe; "emblem": the corner a seal sits in.
         word: word written on this member, e.g. "vanilla".
-        number: e.g. "3.2%"; empty where the family's members do not differ in one.
+        number: number on the badge, e.g. "3.2%"; "" where the members do not differ in one.
         symbol: one or two characters on the badge.
         colour: colour of the symbol and of stripes.
         place: position among the members, for details that move around.
@@ -71,6 +71,12 @@ class Design:
         """Name for folders, which no other product has, e.g. "alba-oat-drink-vanilla"."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower())
 
+    @property
+    def inks(self) -> tuple[Colour, ...]:
+        """Colours that words are written in, the best one first."""
+        base, second, _, ink = self.palette
+        return ink, base, second, WHITE, BLACK
+
 
 def assortments() -> tuple[str, ...]:
     """Return the names of all sets of products; no product, brand or palette is in two of them."""
@@ -91,29 +97,23 @@ def catalogue(assortment: str) -> tuple[Design, ...]:
     return tuple(design for row in rows for design in _members(row))
 
 
-def _members(row: dict[str, str]) -> list[Design]:
+def _members(row: dict[str, str]) -> Iterator[Design]:
     flavours = {flavour["word"]: flavour for flavour in _table("flavours.csv")}
-    texts = {key: row[key] for key in ("brand", "product", "weight", "shape", "ground", "logo")}
+    texts = ("brand", "product", "weight", "shape", "ground", "picture", "logo", "difference")
     base, second, accent, ink = map(rgb, row["palette"].split())
-    designs = []
     for place, member in enumerate(row["members"].split(";")):
         word, _, number = member.partition(" ")
         flavour = flavours.get(word, {"symbol": "★", "colour": "787878"})
-        designs.append(
-            Design(
-                **texts,
-                palette=(base, second, accent, ink),
-                picture=row["picture"],
-                plan=int(row["plan"]),
-                difference=row["difference"],
-                word=word,
-                number=number,
-                symbol=flavour["symbol"],
-                colour=rgb(flavour["colour"]),
-                place=place,
-            )
+        yield Design(
+            **{key: row[key] for key in texts},
+            palette=(base, second, accent, ink),
+            plan=int(row["plan"]),
+            word=word,
+            number=number,
+            symbol=flavour["symbol"],
+            colour=rgb(flavour["colour"]),
+            place=place,
         )
-    return designs
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -40,8 +41,13 @@ def lighter(colour: Colour, share: float) -> Colour:
     return mix(colour, WHITE, share)
 
 
-def luminance(colour: Colour) -> float:
-    """Return the perceived brightness of `colour` in [0, 1]."""
+def legible(background: Colour, colours: Sequence[Colour]) -> Colour:
+    """Return the first of the colours that stands out from the background; else white or black."""
+    apart = (c for c in colours if abs(_luminance(c) - _luminance(background)) > 0.42)
+    return next(apart, BLACK if _luminance(background) > 0.5 else WHITE)
+
+
+def _luminance(colour: Colour) -> float:
     return (0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]) / 255
 
 
@@ -67,26 +73,40 @@ class Canvas:
 
     Args:
         picture: picture to draw on.
-        unit: pixels in one unit of length.
-        left: x of the picture's left edge in units; x goes right, and y down from 0.
+        unit: number of pixels in one unit of x, which goes right.
+        left: x of the picture's left edge.
+        tall: number of units of x in one unit of y, which goes down from 0.
+        size: number of units of x in one unit of width, height and radius.
+
+    Attributes:
+        step: number of units of y in one unit of height.
     """
 
-    def __init__(self, picture: Image.Image, unit: float, left: float = 0.0) -> None:
+    def __init__(
+        self, picture: Image.Image, unit: float, left: float = 0, tall: float = 1, size: float = 1
+    ) -> None:
         self.picture = picture
-        self._unit = unit
+        self.step = size / tall
         self._left = left
+        self._units = unit, tall * unit
+        self._unit = size * unit
         self._draw = ImageDraw.Draw(picture)
 
     def box(
         self, x: float, y: float, wide: float, high: float, colour: Colour, radius: float = 0.0
     ) -> None:
         """Fill a rectangle around (x, y) with corners of a radius."""
-        edges = *self._pixels(x - wide / 2, y - high / 2), *self._pixels(x + wide / 2, y + high / 2)
-        self._draw.rounded_rectangle(edges, radius * self._unit, colour)
+        self._draw.rounded_rectangle(self._edges(x, y, wide, high), radius * self._unit, colour)
 
-    def oval(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
+    def oval(self, x: float, y: float, wide: float, high: float, colour: Colour) -> None:
         """Fill an ellipse around (x, y)."""
-        self._draw.ellipse((*self._pixels(x - rx, y - ry), *self._pixels(x + rx, y + ry)), colour)
+        self._draw.ellipse(self._edges(x, y, wide, high), colour)
+
+    def discs(self, x: float, y: float, radius: float, *colours: Colour) -> None:
+        """Fill circles around (x, y), each a little smaller than the one before it."""
+        for number, colour in enumerate(colours):
+            wide = 2 * radius * (1 - 0.1 * number)
+            self.oval(x, y, wide, wide, colour)
 
     def text(
         self,
@@ -94,21 +114,26 @@ class Canvas:
         x: float,
         y: float,
         height: float,
-        colour: Colour,
+        colours: Sequence[Colour],
         *,
         style: str = "Sans-Bold",
         room: float = 10.0,
-        halo: Colour | None = None,
     ) -> None:
-        """Write capitals around (x, y), `height` high or as much smaller as fits into `room`."""
+        """Write capitals around (x, y), `height` high or as much smaller as fits into `room`.
+
+        They have the first of the colours that stands out from what is at (x, y).
+        """
         text = text.upper()
         size = height / _CAPITALS * self._unit
         size *= min(1.0, room * self._unit / font(style, 100).getlength(text) * 100 / size)
         px, py = self._pixels(x, y)
-        edge = 0 if halo is None else max(1, round(0.09 * size))
+        inside = np.clip((px, py), 0, np.subtract(self.picture.size, 1)).astype(int).tolist()
+        red, green, blue = np.asarray(self.picture.getpixel(tuple(inside))).tolist()
+        behind = red, green, blue
         self._draw.text(
-            (px, py + _CAPITALS * size / 2), text, colour, font(style, max(1, round(size))), "ms",
-            stroke_width=edge, stroke_fill=halo,
+            (px, py + _CAPITALS * size / 2), text, legible(behind, colours),
+            font(style, max(1, round(size))), "ms", stroke_width=round(0.09 * size),
+            stroke_fill=behind,
         )  # fmt: skip
 
     def symbol(self, char: str, x: float, y: float, radius: float, colour: Colour) -> None:
@@ -119,11 +144,9 @@ class Canvas:
         place = px - (left + right) / 2 * scale, py - (top + bottom) / 2 * scale
         self._draw.text(place, char, colour, font("Sans", max(1, round(100 * scale))))
 
-    def colour_at(self, x: float, y: float) -> Colour:
-        """Return the colour at (x, y)."""
-        px, py = self._pixels(x, y)
-        red, green, blue = np.asarray(self.picture.getpixel((int(px), int(py)))).tolist()
-        return red, green, blue
+    def _edges(self, x: float, y: float, wide: float, high: float) -> tuple[float, ...]:
+        (px, py), dx, dy = self._pixels(x, y), wide / 2 * self._unit, high / 2 * self._unit
+        return px - dx, py - dy, px + dx, py + dy
 
     def _pixels(self, x: float, y: float) -> tuple[float, float]:
-        return (x - self._left) * self._unit, y * self._unit
+        return (x - self._left) * self._units[0], y * self._units[1]

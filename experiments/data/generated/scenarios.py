@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
-import threading
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
 
 import cv2
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from experiments.data.dataset import DataError, ProductDataset
 from experiments.data.folder import load_folder
-from experiments.data.generated.camera import Pixels
 from experiments.data.generated.catalogue import Design, catalogue
+from experiments.data.generated.pack import Pixels
 from experiments.data.generated.photos import packshot, store_photo
+from experiments.data.images import default_workers
+from experiments.data.source import CatalogEntry, DataOptions, Source
 from experiments.storage import save_json
 
-GENERATOR_VERSION = 2  # goes up with every change to any photo, so that old ones are replaced
+GENERATOR_VERSION = 3  # goes up with every change to any photo, so that old ones are replaced
 SPLITS = ("train", "validation", "test")
 
 _MANIFEST = "manifest.json"
@@ -40,12 +41,13 @@ class Scenario:
     """How many photos of which kind each product gets.
 
     Attributes:
-        assortment: whose products are photographed, see `catalogue`.
+        assortment: name of the products that are photographed, see `catalogue`.
         packshots: training packshots per product.
         store_photos: training store photos per product.
         validation: validation store photos per product.
         test: test store photos per product.
         train_repeats: how often each training photo is drawn in an epoch.
+        role: the paper's data set whose role it plays, or None.
     """
 
     assortment: str
@@ -54,6 +56,7 @@ class Scenario:
     validation: int
     test: int
     train_repeats: int = 1
+    role: str | None = None
 
     def images_per_class(self) -> dict[str, int]:
         """Return the number of photos of one product in each split."""
@@ -62,9 +65,9 @@ class Scenario:
 
 
 SCENARIOS = {
-    "multi-packshot": Scenario("multi-packshot", 5, 0, 5, 15, train_repeats=5),
-    "one-shot": Scenario("one-shot", 1, 0, 5, 15, train_repeats=16),
-    "store": Scenario("store", 0, 64, 5, 20),
+    "multi-packshot": Scenario("multi-packshot", 5, 0, 5, 15, 5, role="GroZi-120"),
+    "one-shot": Scenario("one-shot", 1, 0, 5, 15, 16, role="CAPG-GP"),
+    "store": Scenario("store", 0, 64, 5, 20, role="DM4VM"),
     "pretraining": Scenario("pretraining", 10, 30, 4, 4),
 }
 
@@ -93,7 +96,7 @@ def write_scenario(
         scenario: a key of `SCENARIOS`.
         root: folder that holds a folder for each scenario; made where it is missing.
         image_size: side of the square photos in pixels.
-        workers: processes that render; by default one for each processor this one may use.
+        workers: number of processes that render; by default one per core, 8 at most.
 
     Returns:
         The folder of the scenario.
@@ -103,7 +106,7 @@ def write_scenario(
             holds something else, or a font is missing.
     """
     manifest = _manifest(scenario, image_size)
-    workers = _usable_processors() if workers is None else workers
+    workers = default_workers() if workers is None else workers
     if image_size < 16 or workers < 1:
         raise DataError(f"image_size {image_size} must be >= 16 and workers {workers} >= 1")
     folder = root / scenario
@@ -133,11 +136,6 @@ def render_image(scenario: Scenario, design: Design, split: str, index: int, siz
     key = (GENERATOR_VERSION, SPLITS.index(split), index, *design.slug.encode())
     is_packshot = split == "train" and index < scenario.packshots
     return (packshot if is_packshot else store_photo)(design, np.random.default_rng(key), size)
-
-
-def _usable_processors() -> int:
-    affine = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if affine else os.cpu_count() or 1
 
 
 def _manifest(scenario: str, image_size: int) -> dict[str, object]:
@@ -184,32 +182,20 @@ def _move_into_place(photos: Path, folder: Path, manifest: dict[str, object]) ->
 def _render_all(name: str, folder: Path, size: int, workers: int) -> None:
     scenario = SCENARIOS[name]
     designs = catalogue(scenario.assortment)
-    counts: DataLoader[int] = DataLoader(
-        cast(Dataset[int], designs),
-        batch_size=None,
-        collate_fn=partial(_render_class, scenario, folder, size),
-        num_workers=min(workers, len(designs)) if workers > 1 else 0,
-        worker_init_fn=_start_worker,
-        # A fork would inherit the locks of other threads, and wait for them forever.
-        multiprocessing_context="spawn" if workers > 1 else None,
-    )
     total = len(designs) * sum(scenario.images_per_class().values())
-    with tqdm(total=total, desc=name, unit="photo") as bar:
-        for count in counts:
+    # A fork would inherit the locks of other threads, and wait for them forever.
+    processes = get_context("spawn").Pool
+    with (
+        tqdm(total=total, desc=name, unit="photo") as bar,
+        processes(workers, _start_worker) if workers > 1 else ThreadPool(1) as pool,
+    ):
+        for count in pool.imap_unordered(partial(_render_class, scenario, folder, size), designs):
             bar.update(count)
 
 
-def _start_worker(_worker: int) -> None:
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End a worker whose parent was killed, which would otherwise go on for a while."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _render_class(scenario: Scenario, folder: Path, size: int, design: Design) -> int:
@@ -223,3 +209,20 @@ def _render_class(scenario: Scenario, folder: Path, size: int, design: Design) -
             _, stream = cv2.imencode(".png", image[..., ::-1])
             (place / f"{index:03d}.png").write_bytes(stream.tobytes())
     return sum(counts.values())
+
+
+def _load(scenario: str, options: DataOptions) -> ProductDataset:
+    return load_scenario(scenario, options.cache, image_size=options.image_size)
+
+
+EMBEDDED = Source(
+    name="embedded",
+    datasets={
+        f"embedded/{name}": CatalogEntry(partial(_load, name), scenario.role)
+        for name, scenario in SCENARIOS.items()
+        if scenario.role
+    },
+    home="nowhere: these photos are generated when they are needed",
+    check=lambda _root: [],
+)
+"""The scenarios that methods are compared on, as the catalog knows them."""
