@@ -1,8 +1,7 @@
 """The backends that can be tested here, as pytest parameters: Triton's, Numba's and torch's.
 
 A parameter is (device, backend). Triton runs on a GPU or in its interpreter, which needs
-TRITON_INTERPRET=1 before triton is imported, that is, a process of its own:
-tests/test_interpreter.py starts it.
+TRITON_INTERPRET=1 before triton is imported, that is, for a whole run of pytest.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ ON_GPU = pytest.param(
 IN_INTERPRETER = pytest.param(
     ("cpu", "triton"),
     id="triton interpreted",
-    marks=pytest.mark.skipif(not INTERPRETED, reason="tests/test_interpreter.py runs these"),
+    marks=pytest.mark.skipif(not INTERPRETED, reason="needs TRITON_INTERPRET=1"),
 )
 NUMBA = pytest.param(
     ("cpu", "numba"),

@@ -11,6 +11,12 @@ import torch
 from lca_fused.backends import triton_gpu
 from tests import quick_interpreter
 
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _WORKERS > 1:  # else the threads of each worker, and of what it starts, wait for another's cores
+    _CORES = max(1, (os.cpu_count() or 1) // _WORKERS)
+    os.environ.setdefault("OMP_NUM_THREADS", str(_CORES))
+    torch.set_num_threads(_CORES)
+
 if triton_gpu._INTERPRETED and triton_gpu.no_compiler() is None:
     quick_interpreter.install()
 

@@ -32,7 +32,7 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 needs_kernels = [
     pytest.mark.skipif(
         not INTERPRETED and torch.cuda.device_count() == 0,
-        reason="no GPU, and tests/test_interpreter.py runs these without one",
+        reason="needs a GPU, or TRITON_INTERPRET=1",
     ),
     *([] if INTERPRETED else [pytest.mark.gpu]),
 ]
@@ -174,7 +174,7 @@ def test_a_column_times_a_power_of_two_gives_the_same_digits(arithmetic, exponen
         assert torch.equal(actual, before), "gates are those of the column as it was"
 
 
-@pytest.mark.skipif(not INTERPRETED, reason="tests/test_interpreter.py runs this")
+@pytest.mark.skipif(not INTERPRETED, reason="needs TRITON_INTERPRET=1")
 @pytest.mark.parametrize(("side", "bias"), [((5, 6), -1.0), ((2, 18), 0.0), ((3, 17), -2.0)])
 def test_halves_in_numpy_have_the_bits_of_halves_in_the_interpreter(side, bias, monkeypatch):
     projection = projection_of(side, torch.bfloat16, (bias,))

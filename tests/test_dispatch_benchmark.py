@@ -71,6 +71,7 @@ def test_maps_whose_columns_do_not_fit_in_registers_have_one_path():
     assert variant.chosen
 
 
+@pytest.mark.slow
 def test_variants_that_fail_or_are_wrong_are_not_timed():
     errors = {}
     for variant in _variants():
@@ -83,6 +84,7 @@ def test_variants_that_fail_or_are_wrong_are_not_timed():
     assert errors[128] == "RuntimeError: out of registers"
 
 
+@pytest.mark.slow
 def test_the_table_has_the_fastest_and_the_librarys_choice(tmp_path, capsys):
     path = tmp_path / "variants.json"
     arguments = ["--shapes", "7x7-N2-C8", "--seconds", "0", "--best", "1", "--json", str(path)]

@@ -93,6 +93,7 @@ def test_two_processes_give_the_loss_curve_and_the_table_of_one(arguments, two, 
             assert ours == pytest.approx(its, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_both_is_said_once_and_the_rest_goes_on(
     arguments, two, tmp_path
 ):
@@ -110,6 +111,7 @@ def test_an_error_in_one_process_ends_both_is_said_once_and_the_rest_goes_on(
         assert cells(output)[name].get("history") == cell.get("history"), "bit for bit"
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_in_all_processes_costs_no_other(arguments, tmp_path):
     wild = ["--recipe.backbone-lr", "1e30", "--recipe.head-lr", "1e30", "--output", str(tmp_path)]
     result = run(*TORCHRUN, *STUDY, *arguments, *wild)

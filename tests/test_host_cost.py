@@ -73,6 +73,7 @@ assert bool((x == 1).all())
 """
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_kernels_are_launched_and_nothing_happens(tmp_path):
     """Both ways to launch: through the JIT function, and the compiled kernel itself."""

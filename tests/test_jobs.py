@@ -97,6 +97,7 @@ def test_a_row_that_fails_costs_no_other(arguments, tmp_path, caplog):
     assert [len(top5) for top5, _ in results(tmp_path / "runs").values()] == [12]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are counted in /proc")
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_however_the_first_process_ends_no_other_goes_on(arguments, tmp_path, end):
@@ -114,6 +115,7 @@ def test_however_the_first_process_ends_no_other_goes_on(arguments, tmp_path, en
         assert "interrupted: the same command goes on" in said
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
 def test_a_job_that_is_killed_ends_the_study_and_says_what_to_do(arguments, tmp_path):
     process = start(arguments)

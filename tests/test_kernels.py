@@ -1,6 +1,6 @@
 """The kernels against the reference: Numba's on the CPU, Triton's on a GPU or in its interpreter.
 
-tests/test_interpreter.py starts the process for the interpreter.
+Without a GPU: TRITON_INTERPRET=1 pytest tests/test_kernels.py, as CI does.
 """
 
 from __future__ import annotations

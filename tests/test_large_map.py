@@ -1,6 +1,6 @@
 """The kernels that walk maps band by band, on projections given directly.
 
-Without a GPU tests/test_interpreter.py runs these, as those of tests/test_kernels.py.
+Without a GPU they need TRITON_INTERPRET=1, as those of tests/test_kernels.py do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GPU = torch.cuda.is_available() and not INTERPRETED
 DEVICE = "cuda" if GPU else "cpu"
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not (GPU or INTERPRETED), reason="tests/test_interpreter.py runs these"),
+    pytest.mark.skipif(not (GPU or INTERPRETED), reason="needs a GPU, or TRITON_INTERPRET=1"),
     pytest.mark.usefixtures("poisoned_memory"),
 ]
 # (H, W): whole; a map higher than wide; with the gate map in two and three chunks; without it too.

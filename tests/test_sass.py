@@ -223,6 +223,7 @@ def test_arguments_are_specialised_as_the_launcher_does():
     assert [names[place] for place in aligned] == ["aligned", "sixteen", "wide"]
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_command_prints_a_table_and_writes_json(tmp_path, capsys):
     path = tmp_path / "rows.json"
