@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from experiments.data.dataset import DataError
-from experiments.data.grocery_store import load_grocery_store
+from experiments.data.grocery_store import GROCERY_STORE, load_grocery_store
+from experiments.data.source import DataOptions
 
 HEADER = (
     "Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int),"
@@ -101,7 +102,9 @@ def test_coarse_labels_merge_the_fine_classes(folder):
 
 
 def test_part_chooses_the_photos(folder):
-    assert load_grocery_store(folder, "many-shot", part=None).classes == ("Pink-Lady", *NAMES)
+    everything = load_grocery_store(folder, "many-shot", part=None)
+    assert everything.name == "grocery-store-all/many-shot"
+    assert everything.classes == ("Pink-Lady", *NAMES)
     assert load_grocery_store(folder, "many-shot", part="Fruit").classes == ("Pink-Lady",)
 
 
@@ -184,6 +187,13 @@ def test_a_part_without_photos(folder):
     message = refusal(folder, part="packages")
     assert 'no photos of the part "packages" in train.txt and val.txt' in message
     assert "Packages, Fruit and Vegetables" in message
+
+
+def test_each_name_of_the_catalog_is_that_of_its_data_set(folder):
+    options = DataOptions(root=folder, cache=folder, image_size=224)
+    loaded = {name: entry.load(options) for name, entry in GROCERY_STORE.datasets.items()}
+    assert [dataset.name for dataset in loaded.values()] == list(loaded)
+    assert len(loaded["grocery-store-all-coarse/many-shot"].classes) == 4
 
 
 @pytest.mark.data

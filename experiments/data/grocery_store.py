@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -67,8 +66,9 @@ def load_grocery_store(
         seed: seed of the holdout's draw.
 
     Returns:
-        The data set, named "grocery-store/<protocol>" ("grocery-store-coarse/<protocol>"). Its
-        classes are those with photos in the part, in the order of their official ids.
+        The data set, named "grocery-store/<protocol>", with "-all" behind "grocery-store" for all
+        parts and "-coarse" for coarse labels. Its classes are those with photos in the part, in the
+        order of their official ids.
 
     Raises:
         DataError: the data set is not there or not in this layout, a line of its lists is
@@ -87,9 +87,9 @@ def load_grocery_store(
     one_shot = protocol == "one-shot"
     if one_shot:
         rest = _samples(_packshots(folder, known, present), label_of)
-    family = "grocery-store-coarse" if labels == "coarse" else "grocery-store"
+    of_all, coarse = "-all" if part is None else "", "-coarse" if labels == "coarse" else ""
     return ProductDataset(
-        name=f"{family}/{protocol}",
+        name=f"grocery-store{of_all}{coarse}/{protocol}",
         classes=names,
         train=rest,
         validation=validation,
@@ -219,21 +219,27 @@ def _malformed(file: Path, number: int, expected: str, line: str) -> DataError:
     )
 
 
-def _load(
+def _entry(
     protocol: Literal["many-shot", "one-shot"],
-    labels: Literal["fine", "coarse"],
-    options: DataOptions,
-) -> ProductDataset:
-    return load_grocery_store(options.required_root(), protocol, labels=labels)
+    labels: Literal["fine", "coarse"] = "fine",
+    part: str | None = "Packages",
+) -> CatalogEntry:
+    def load(options: DataOptions) -> ProductDataset:
+        return load_grocery_store(options.required_root(), protocol, labels=labels, part=part)
+
+    return CatalogEntry(load)
 
 
 GROCERY_STORE = Source(
     name="grocery-store",
     datasets={
-        "grocery-store/many-shot": CatalogEntry(partial(_load, "many-shot", "fine")),
-        "grocery-store/one-shot": CatalogEntry(partial(_load, "one-shot", "fine")),
-        "grocery-store-coarse/many-shot": CatalogEntry(partial(_load, "many-shot", "coarse")),
-        "grocery-store-coarse/one-shot": CatalogEntry(partial(_load, "one-shot", "coarse")),
+        "grocery-store/many-shot": _entry("many-shot"),
+        "grocery-store/one-shot": _entry("one-shot"),
+        "grocery-store-coarse/many-shot": _entry("many-shot", "coarse"),
+        "grocery-store-coarse/one-shot": _entry("one-shot", "coarse"),
+        # Fruit and vegetables too: the 81 fine and 43 coarse classes of published figures.
+        "grocery-store-all/many-shot": _entry("many-shot", part=None),
+        "grocery-store-all-coarse/many-shot": _entry("many-shot", "coarse", part=None),
     },
     home=f"`git clone {_SOURCE}`",
 )
