@@ -25,11 +25,14 @@ if not __package__:  # run as a file, from whatever folder: the packages are bes
 
 from experiments.console import set_up_console
 from experiments.data.catalog import readable
+from experiments.data.contact_sheet import save_contact_sheet
+from experiments.data.cut_out import cut_out
 from experiments.data.dataset import DataError, ProductDataset
 from experiments.data.folder import load_folder
 from experiments.data.generated.scenarios import write_scenario
 from experiments.data.own_output import mark_output
 from experiments.data.source import DataOptions
+from experiments.data.torch_dataset import PhotoDataset
 from experiments.methods import METHODS
 from experiments.networks.model import ModelError
 from experiments.networks.weights import WeightsError
@@ -40,11 +43,12 @@ from experiments.storage import CheckpointError, save_json
 from experiments.study.cells import Cell, forget_maps, run_cell
 from experiments.study.finetuning import Finetuning, parse_finetuning
 from experiments.training.device import Compute, resolve_compute
-from experiments.training.distributed import INTERRUPTED, on_first, run_together
+from experiments.training.distributed import INTERRUPTED, on_first, rank, run_together
 from experiments.training.photos import Photos
 from experiments.training.pretraining import pretrain_embedded_backbone
 from experiments.training.shared_memory import training_workers
 from lca_fused.photos.reading import ImageError
+from lca_fused.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +120,10 @@ def finetune(options: Finetuning, compute: Compute, workers: int) -> Result:
 
     @cache
     def photos() -> Photos:
-        return Photos.load(dataset, recipe, cell.network.preprocessing)
+        loaded = Photos.load(dataset, recipe, cell.network.preprocessing)
+        if rank() == 0:
+            _show(loaded.augmented, cell.network.preprocessing, options.output)
+        return loaded
 
     result = run_cell(cell, photos, options.output, workers)
     save_json({"result": result.name}, options.output / FINETUNED_FILE)
@@ -125,11 +132,11 @@ def finetune(options: Finetuning, compute: Compute, workers: int) -> Result:
 
 
 def load_own_photos(root: Path, options: Finetuning) -> ProductDataset:
-    """Read the photos below `root`, split as `options` say, and see that all can be decoded.
+    """Read the photos below `root`, split and cut out as asked; see that all can be decoded.
 
     Raises:
         DataError: the folder cannot be used (see `load_folder`), photos cannot be read, or, with
-            `skip_bad_images`, too few are left.
+            `skip_bad_images`, too few are left, or they cannot be cut out.
     """
     dataset = load_folder(
         root,
@@ -137,7 +144,7 @@ def load_own_photos(root: Path, options: Finetuning) -> ProductDataset:
         test_fraction=options.test_fraction,
         seed=options.split_seed,
     )
-    return readable(dataset, skip=options.skip_bad_images)
+    return readable(cut_out(dataset, options.cut_out), skip=options.skip_bad_images)
 
 
 def _photos_folder(options: Finetuning) -> Path:
@@ -164,6 +171,18 @@ def _notes(dataset: ProductDataset, *, balanced: bool) -> list[str]:
     if not dataset.validation:
         notes.append("No photos are held out for validation, so the last epoch is kept.")
     return notes
+
+
+def _show(photos: PhotoDataset, preprocessing: Preprocessing, output: Path) -> None:
+    """Write what is trained on, for the eye: whether products are cut out well, above all."""
+    path = output / "augmented" / "finetune.png"
+    mean, std = preprocessing.mean, preprocessing.std
+    try:
+        save_contact_sheet(photos, path, rows=8, columns=8, mean=mean, std=std)
+    except OSError as error:
+        logger.warning("%s cannot be drawn: %s", path, error)
+        return
+    logger.info("training photos as they are trained on: %s", path)
 
 
 def _in_words(result: Result, output: Path) -> str:

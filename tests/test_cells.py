@@ -5,13 +5,14 @@ import os
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
 from experiments.data.augment import SMALL_PHOTOS
-from experiments.data.dataset import ProductDataset, Sample
+from experiments.data.dataset import Ground, ProductDataset, Sample
 from experiments.study import cells
 from experiments.study.cells import Cell, build_classifier, run_cell
 from experiments.training.device import Compute
@@ -54,9 +55,36 @@ def test_what_photos_are_used_for_is_part_of_the_name(cell):
         replace(data, train=(replace(photo, label=1),)),
         replace(data, validation=data.test, test=data.validation),
         replace(data, train_repeats=5),
-        replace(data, train=(replace(photo, mask=photo.path),)),
     ):
         assert replace(cell, dataset=changed).path(Path()) != cell.path(Path())
+
+
+def test_how_photos_are_cut_out_is_part_of_the_name_of_what_is_trained(cell, tmp_path):
+    photo, mask = cell.dataset.train[0], tmp_path / "mask.png"
+
+    def named(cell: Cell, mask: Path | Ground | None) -> Path:
+        data = replace(cell.dataset, train=(replace(photo, mask=mask),))
+        return replace(cell, dataset=data).path(Path())
+
+    mask.write_bytes(b"mask")
+    names = {named(cell, how) for how in (None, photo.path, mask, Ground.FILLED)}
+    mask.write_bytes(b"another")
+    names.add(named(cell, mask))
+    assert len(names) == 5
+    matching = replace(cell, method="sift")
+    assert named(matching, Ground.FILLED) == named(matching, None), "it sees photos as they are"
+
+
+def test_maps_of_photos_that_are_cut_out_otherwise_are_not_used(cell, monkeypatch):
+    known_by = []
+    monkeypatch.setattr(cells, "MapStore", lambda *arguments: known_by.append(arguments[-1]))
+    monkeypatch.setattr(cells, "train_head", lambda *_arguments, **_options: None)
+    photo = cell.dataset.train[0]
+    for mask in (None, photo.path):
+        cut = replace(cell, dataset=replace(cell.dataset, train=(replace(photo, mask=mask),)))
+        model = SimpleNamespace(backbone=torch.nn.Identity())
+        cells._train_head(cut, model, None, Path("cell.json"), Path("maps"))
+    assert known_by[0] != known_by[1]
 
 
 def test_a_cell_keeps_its_name_when_photos_change_while_it_trains(cell):

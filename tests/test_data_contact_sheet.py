@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from experiments.data.augment import Augmentation, training_transform
-from experiments.data.contact_sheet import save_contact_sheet
+from experiments.data.contact_sheet import _chosen, save_contact_sheet
 from experiments.data.dataset import Sample
 from experiments.data.torch_dataset import PhotoDataset
 from lca_fused.preprocessing import Preprocessing
@@ -55,6 +57,14 @@ def test_rows_are_photos_and_columns_are_draws(dataset, tmp_path):
 def test_fewer_photos_than_rows_give_fewer_rows(dataset, tmp_path):
     save_contact_sheet(dataset, tmp_path / "sheet.png", 9, 1, MEAN, STD)
     assert Image.open(tmp_path / "sheet.png").height == 5 * (SIZE + GAP) + GAP
+
+
+def test_cutouts_are_half_of_what_is_shown_where_there_are_so_many(dataset):
+    plain = dataset.samples[0]
+    cut = replace(plain, mask=plain.path)
+    assert _chosen([plain] * 8 + [cut] * 4, 4) == [8, 10, 0, 4]
+    assert _chosen([plain] * 8 + [cut], 4) == [8, 0, 2, 5]
+    assert _chosen([plain] + [cut] * 8, 4) == [1, 3, 6, 0]
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)])

@@ -157,7 +157,8 @@ def test_packshots_leave_their_white_behind_and_keep_their_product(folder):
         if sample.mask is None:
             assert (image > 0.95).all(dim=0).float().mean() > 0.3
         else:
-            assert torch.allclose(image, shade.expand_as(image), atol=0.03)
+            middle = image[:, 6:-6, 6:-6]
+            assert torch.allclose(middle, shade.expand_as(middle), atol=0.03)
 
 
 @pytest.mark.parametrize("name", ["grozi-120", "GroZi-120"])

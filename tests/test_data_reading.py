@@ -12,7 +12,7 @@ from PIL import Image
 
 from experiments.data.dataset import Sample
 from experiments.data.images import check_images
-from lca_fused.photos.reading import image_size, read_image
+from lca_fused.photos.reading import image_size, read_image, read_rgba
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -116,6 +116,16 @@ def test_exif_orientation_is_applied_once(tmp_path, orientation, extension):
 
 
 # 12 bits in 16
+
+
+def test_a_jpeg_can_be_decoded_to_part_of_its_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.jpg"
+    Image.new("RGB", (400, 200), (9, 8, 7)).save(path, exif=exif)
+    assert read_rgba(path).size == (200, 400)
+    assert read_rgba(path, at_least=60).size == (100, 200)
+    assert read_rgba(path, at_least=900).size == (200, 400)
 
 
 def twelve_bits(*shape: int) -> np.ndarray:

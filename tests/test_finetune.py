@@ -75,6 +75,7 @@ def cells(run):
 def test_it_leaves_a_model_a_report_and_the_commands_to_go_on_with(photos, options, run, capsys):
     assert main([str(photos), *options]) == 0
     (cell,) = cells(run)
+    assert (run / "augmented" / "finetune.png").exists()
     printed = capsys.readouterr().out
     (model,) = (run / "cells").rglob("*.model")
     assert load_classifier(model).description.classes == tuple(sorted(COLOURS))

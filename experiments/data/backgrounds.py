@@ -18,6 +18,7 @@ OtherPhoto = Callable[[], Tensor]
 
 _Background = Callable[[int, int, OtherPhoto], Tensor]
 
+_MARGIN = (1.0, 1.2)  # sides of the square that a product is laid in, over its longer side
 _COARSEST, _FINEST = 2, 24  # cells of noise along a side
 _GRAIN = 20.0  # standard deviation of the noise between neighbouring pixels, of 255
 _BLUR_CELLS = (4, 16)  # a blurred photo keeps this many cells along a side
@@ -26,7 +27,9 @@ _BLUR_CELLS = (4, 16)  # a blurred photo keeps this many cells along a side
 def lay_on_background(
     cutout: Tensor, backgrounds: Sequence[str], other_photo: OtherPhoto
 ) -> Tensor:
-    """Lay a product on a background of a random kind, each kind as likely.
+    """Lay a product in the middle of a square background of a random kind, each kind as likely.
+
+    The square is 1 to 1.2 times as wide as the product's longer side, drawn afresh.
 
     Args:
         cutout: the product on transparency, uint8 (4, H, W), RGBA.
@@ -34,14 +37,24 @@ def lay_on_background(
         other_photo: function that draws a photo to take a background from.
 
     Returns:
-        uint8 (3, H, W).
+        uint8 (3, S, S).
     """
+    cutout = _squared(cutout)
     name = backgrounds[int(torch.randint(len(backgrounds), ()))]
     height, width = cutout.shape[1:]
     ground = BACKGROUNDS[name](height, width, other_photo)
     opacity = cutout[3:] / 255
     mixed = cutout[:3] * opacity + ground * (1 - opacity)
     return mixed.round().clamp(0, 255).to(torch.uint8)
+
+
+def _squared(cutout: Tensor) -> Tensor:
+    """Put transparent margins of a random width around a product, (4, H, W) -> (4, S, S)."""
+    height, width = cutout.shape[1:]
+    least, most = _MARGIN
+    side = round(max(height, width) * (least + (most - least) * float(torch.rand(()))))
+    left, top = (side - width) // 2, (side - height) // 2
+    return F.pad(cutout, (left, side - width - left, top, side - height - top))
 
 
 def _solid(_height: int, _width: int, _other_photo: OtherPhoto) -> Tensor:

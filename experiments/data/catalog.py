@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from experiments.data.copies import describe_copies, find_copies
+from experiments.data.cut_out import cut_out
 from experiments.data.dataset import DataError, ProductDataset, Sample
 from experiments.data.folder import FOLDER
 from experiments.data.generated.scenarios import EMBEDDED
@@ -42,13 +43,15 @@ def load_dataset(name: str, options: DataOptions) -> ProductDataset:
 
     Raises:
         DataError: the name is unknown, the data is missing or inconsistent, or photos cannot be
-            read (with `skip_bad_images`: a product is left without training photos).
+            read (with `skip_bad_images`: a product is left without training photos) or cut out.
     """
     if name not in CATALOG:
         raise DataError(f"data set is {name!r}; expected one of {sorted(CATALOG)}")
     dataset = CATALOG[name].load(options)
-    generated = name.startswith("embedded/")
-    return dataset if generated else readable(dataset, skip=options.skip_bad_images)
+    if name.startswith("embedded/"):
+        # Light falls off across their ground: a fill leaves patches of it around many of them.
+        return cut_out(dataset, "always") if options.cut_out == "always" else dataset
+    return readable(cut_out(dataset, options.cut_out), skip=options.skip_bad_images)
 
 
 def readable(dataset: ProductDataset, *, skip: bool) -> ProductDataset:

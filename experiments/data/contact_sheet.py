@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from experiments.data.dataset import Sample
 from experiments.data.own_output import PICTURE_METADATA
 from experiments.data.torch_dataset import PhotoDataset
 from experiments.storage import write_atomically
@@ -28,8 +29,8 @@ def save_contact_sheet(
 ) -> None:
     """Draw photos as they are trained on: a row is a photo, a column one epoch's draw of it.
 
-    The same photos and draws come out whenever the data set and its seed are the same; its epoch
-    is left as it was.
+    Where some are cut out and some are not, both are shown. The same photos and draws come out
+    whenever the data set and its seed are the same; its epoch is left as it was.
 
     Args:
         dataset: whose items are normalised photos, float (3, S, S).
@@ -46,7 +47,7 @@ def save_contact_sheet(
     """
     if rows < 1 or columns < 1:
         raise ValueError(f"rows is {rows} and columns is {columns}; expected at least 1 of each")
-    chosen = _spread(len(dataset.samples), rows)
+    chosen = _chosen(dataset.samples, rows)
     draws = _draws(dataset, chosen, columns)
     pixels = draws * _per_channel(std) + _per_channel(mean)
     sheet = make_grid(pixels.clamp(0, 1), nrow=columns, padding=_GAP, pad_value=1.0)
@@ -57,10 +58,19 @@ def save_contact_sheet(
     write_atomically(path, lambda file: picture.save(file, format="png", pnginfo=text))
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """Return up to `most` indices below `count`, evenly spread."""
-    chosen = min(count, most)
-    return [index * count // chosen for index in range(chosen)]
+def _chosen(samples: Sequence[Sample], most: int) -> list[int]:
+    """Return up to `most` indices, as far as there are as many half of them of cut-outs."""
+    cut = [index for index, sample in enumerate(samples) if sample.mask is not None]
+    rest = [index for index, sample in enumerate(samples) if sample.mask is None]
+    of_cut = max(most - len(rest), (most + 1) // 2)
+    first = _spread(cut, of_cut)
+    return [*first, *_spread(rest, most - len(first))]
+
+
+def _spread(indices: Sequence[int], most: int) -> list[int]:
+    """Return up to `most` of the indices, evenly spread."""
+    chosen = min(len(indices), most)
+    return [indices[index * len(indices) // chosen] for index in range(chosen)]
 
 
 def _draws(dataset: PhotoDataset, photos: Sequence[int], columns: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import json
 import unicodedata
@@ -21,6 +22,12 @@ class DataNotGivenError(DataError):
     """The photos are the user's to give, and were not."""
 
 
+class Ground(enum.Enum):
+    """What takes the place of a mask where the photo's ground is found by itself."""
+
+    FILLED = "filled from the border"  # another text with every change to how it is found
+
+
 @dataclass(frozen=True)
 class Sample:
     """One photo of one product.
@@ -28,14 +35,14 @@ class Sample:
     Attributes:
         path: the image file.
         label: index of the product in `ProductDataset.classes`.
-        mask: of a product that is to be cut out and laid on varied backgrounds, the image file
-            that says where it is (see `experiments.data.images.read_cutout`): `path` itself where
-            its transparency does. None for a photo that is taken as it is.
+        mask: of a product that is to be cut out and laid on varied backgrounds, what says where it
+            is (see `experiments.data.images.read_cutout`): an image file, `path` itself where its
+            transparency does, or the ground. None for a photo that is taken as it is.
     """
 
     path: Path
     label: int
-    mask: Path | None = None
+    mask: Path | Ground | None = None
 
 
 @dataclass(frozen=True)
@@ -65,25 +72,42 @@ class ProductDataset:
 def dataset_digest(dataset: ProductDataset) -> str:
     """Return a fingerprint of the photos' content, names and labels, and of what each is used for.
 
-    The folder they are in does not matter, nor do the dates of the files.
+    The folder they are in does not matter, nor do the dates of the files, nor how they are cut out.
 
     Raises:
         OSError: a photo cannot be read.
     """
-    made_of = [
-        dataset.classes,
-        dataset.train_repeats,
-        *(_identities(split) for split in (dataset.train, dataset.validation, dataset.test)),
-    ]
+    return _digest(
+        [
+            dataset.classes,
+            dataset.train_repeats,
+            *(_identities(split) for split in (dataset.train, dataset.validation, dataset.test)),
+        ]
+    )
+
+
+def cutting_digest(dataset: ProductDataset) -> str:
+    """Return how many of the training photos are cut out, and a fingerprint of how.
+
+    Raises:
+        OSError: a mask cannot be read.
+    """
+    masks = [sample.mask for sample in dataset.train]
+    files = iter(content_digests(mask for mask in masks if isinstance(mask, Path)))
+    how = [mask.value if isinstance(mask, Ground) else mask and next(files) for mask in masks]
+    cut = sum(mask is not None for mask in masks)
+    return f"{cut} of {len(masks)}" + (f" ({_digest(how)[:8]})" if cut else "")
+
+
+def _digest(made_of: list[Any]) -> str:
     # In ASCII, as names may hold any bytes.
     return hashlib.sha256(json.dumps(made_of).encode("ascii")).hexdigest()[:16]
 
 
 def _identities(samples: Sequence[Sample]) -> list[list[Any]]:
     photos = content_digests(sample.path for sample in samples)
-    masks = iter(content_digests(sample.mask for sample in samples if sample.mask is not None))
     return [
-        [_name(sample.path), photo, sample.label, sample.mask and next(masks)]
+        [_name(sample.path), photo, sample.label]
         for sample, photo in zip(samples, photos, strict=True)
     ]
 

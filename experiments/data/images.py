@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from experiments.data.dataset import DataError, Sample
+from experiments.data.dataset import DataError, Ground, Sample
+from experiments.data.plain_ground import fill_ground
 from lca_fused.photos.depth import DEPTH
 from lca_fused.photos.reading import FRAMES, ImageError, read_image, read_rgba
 
@@ -36,34 +37,41 @@ class BadImage:
     reason: str
 
 
+class NothingLeftError(ImageError):
+    """A photo can be read, but once it is cut out there is nothing in it."""
+
+
 def default_workers() -> int:
     """Threads that decode photos at a time: one per core, at most 8."""
     return min(8, os.cpu_count() or 1)
 
 
-def read_cutout(path: str | Path, mask: str | Path) -> Image.Image:
+def read_cutout(path: Path, mask: Path | Ground) -> Image.Image:
     """Decode a photo whose product is cut out, and trim it to the product.
 
     Args:
         path: the photo.
         mask: an image of the photo's size, bright on the product and dark around it; `path` itself
-            where the photo's own transparency says what is around the product.
+            where the photo's own transparency says what is around the product; `Ground` where what
+            a flood fill comes to is (see `experiments.data.plain_ground`).
 
     Returns:
         The product's bounding box, mode "RGBA", 8 bits per channel.
 
     Raises:
-        ImageError: either file cannot be read (see `read_image`), they differ in size, or nothing
-            is left of the product.
+        ImageError: either file cannot be read (see `read_image`), or they differ in size.
+        NothingLeftError: nothing is left of the product.
     """
-    path, mask = Path(path), Path(mask)
     product = read_rgba(path)
-    if mask != path:
+    reason = "nothing of the product is left"
+    if isinstance(mask, Ground):
+        product.putalpha(fill_ground(product).mask(product.size))
+    elif mask != path:
         product.putalpha(_read_mask(mask, product.size))
+        reason += f" by {mask}"
     box = product.getchannel("A").getbbox()
     if box is None:
-        reason = "nothing of the product is left" + (f" by {mask}" if mask != path else "")
-        raise ImageError(f"{path}: {reason}", reason)
+        raise NothingLeftError(f"{path}: {reason}", reason)
     return product.crop(box)
 
 

@@ -21,6 +21,7 @@ class Why(enum.Enum):
     UNREADABLE = "folders that cannot be read"
     BROKEN_LINK = "links to what is not there"
     LINK = "links to folders that are read anyway"
+    MASK = "masks, NAME.mask.png, of photos that are not there"
     NOT_A_FILE = "pipes, sockets or devices"
     SYSTEM = "hidden, system, thumbnail or backup files and folders"
     OUTPUT = "results and pictures of earlier runs"

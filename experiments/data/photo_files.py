@@ -13,6 +13,10 @@ from experiments.data.system_files import is_system_file, is_system_folder
 from lca_fused.photos.formats import content_suffix, readable_suffixes, why_not_read
 from lca_fused.photos.reading import file_mode
 
+MASK_END = ".mask.png"
+"""What the name of a photo's mask ends in, in place of the photo's suffix: NAME.mask.png is beside
+NAME.jpg."""
+
 
 @dataclass(frozen=True)
 class PhotoFiles:
@@ -20,7 +24,7 @@ class PhotoFiles:
 
     Attributes:
         photos: files that are photos by their name, or by their content where the name does not
-            say; whether they can be decoded is not known yet.
+            say; whether they can be decoded is not known yet. Masks beside photos are none.
         folders: folders that may hold photos; empty once they have been searched.
         left_out: everything else.
     """
@@ -64,6 +68,12 @@ def find_photos(folder: Path) -> PhotoFiles:
     )
 
 
+def mask_beside(photo: Path) -> Path | None:
+    """Return the file that says where the product is in a photo, or None where there is none."""
+    mask = photo.with_name(photo.stem + MASK_END)
+    return mask if mask.is_file() else None
+
+
 def list_folder(folder: Path) -> PhotoFiles:
     """Look at what is directly in a folder, sorted by name."""
     try:
@@ -71,7 +81,8 @@ def list_folder(folder: Path) -> PhotoFiles:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         return PhotoFiles((), (), (LeftOut(folder, Why.UNREADABLE, reason),))
-    photos, folders, left_out = list[Path](), list[Path](), list[LeftOut]()
+    photos, masks, folders = list[Path](), list[Path](), list[Path]()
+    left_out: list[LeftOut] = []
     for path in entries:
         mode = file_mode(path)
         reason_left_out = _why_left_out(path, mode)
@@ -79,8 +90,14 @@ def list_folder(folder: Path) -> PhotoFiles:
             left_out.append(reason_left_out)
         elif stat.S_ISDIR(mode):
             folders.append(path)
+        elif path.name.endswith(MASK_END):
+            masks.append(path)
         else:
             photos.append(path)
+    stems = {photo.stem for photo in photos}
+    left_out += [
+        LeftOut(mask, Why.MASK) for mask in masks if mask.name.removesuffix(MASK_END) not in stems
+    ]
     return PhotoFiles(tuple(photos), tuple(folders), tuple(left_out))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.data.cut_out import CutOut
 from experiments.data.dataset import DataError, DataNotGivenError, ProductDataset
 
 
@@ -18,12 +19,14 @@ class DataOptions:
         cache: folder that generated photos are kept in.
         image_size: side of generated photos, in pixels.
         skip_bad_images: leave unreadable photos out instead of stopping.
+        cut_out: which training photos are laid on fresh grounds.
     """
 
     root: Path | None
     cache: Path
     image_size: int
     skip_bad_images: bool = False
+    cut_out: CutOut = "auto"
 
     def required_root(self) -> Path:
         """Return `root`; raises DataNotGivenError when there is none."""

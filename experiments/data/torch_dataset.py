@@ -11,6 +11,7 @@ from itertools import accumulate
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -39,8 +40,8 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
     256 px and 4:3 are 0.26 MB, so 2 GiB hold about 8000 photos. Photos are shrunk to `cache_side`
     whether or not the cache fits its budget, so the budget changes the speed only.
 
-    A product that is cut out (`Sample.mask`) is laid on a fresh background for every item, drawn
-    like all that is random, before the transform sees it.
+    A product that is cut out (`Sample.mask`) is laid on a fresh, square background for every item,
+    drawn like all that is random, before the transform sees it.
     """
 
     def __init__(
@@ -62,8 +63,9 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
             transform: gets a `tv_tensors.Image`, uint8 (3, H, W), and returns the item's tensor.
             repeats: items per epoch for each photo, each transformed afresh.
             seed: of the transform, not negative.
-            cache_side: shorter side in pixels that larger photos are shrunk to; None keeps photos
-                as they are and decodes them for every item.
+            cache_side: shorter side in pixels that larger photos are shrunk to, and longer side of
+                products that are cut out; None keeps photos as they are and decodes them for every
+                item.
             cache_bytes: photos that would take more than this are not cached.
             workers: threads that fill the cache; None for `default_workers`.
             backgrounds: keys of `experiments.data.backgrounds.BACKGROUNDS`, what products that are
@@ -136,7 +138,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         """Return a photo, uint8 (3, H, W), free to be changed in place; RGBA if it is cut out."""
         if self._cache is not None:
             return self._cache[index]
-        pixels = np.array(shrink(read_sample(self.samples[index]), self.cache_side))
+        pixels = np.array(_kept(self.samples[index], self.cache_side))
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def _other_photo(self, index: int) -> Tensor:
@@ -189,7 +191,7 @@ class _PhotoCache:
         return pixels.clone().view(self.shapes[index]).permute(2, 0, 1)
 
     def _put(self, index: int, sample: Sample, side: int) -> None:
-        photo = np.asarray(shrink(read_sample(sample), side))
+        photo = np.asarray(_kept(sample, side))
         self.pixels.numpy()[self.bounds[index] : self.bounds[index + 1]] = photo.reshape(-1)
         height, width, channels = photo.shape
         self.shapes[index] = (height, width, channels)
@@ -217,12 +219,21 @@ def _check_backgrounds(backgrounds: Sequence[str]) -> None:
         )
 
 
+def _kept(sample: Sample, side: int | None) -> Image.Image:
+    """Decode a photo and shrink it: its shorter side, or, as it is laid in a square, its longer."""
+    photo = read_sample(sample)
+    if sample.mask is not None and side is not None:
+        photo.thumbnail((side, side), Image.Resampling.BILINEAR)
+        return photo
+    return shrink(photo, side)
+
+
 def _cached_bytes(sample: Sample, side: int) -> int:
     if sample.mask is None:
         width, height = shrunk_size(image_size(sample.path), side)
         return 3 * width * height
     # How much trimming leaves of a cut-out is not in its header.
-    width, height = shrunk_size(read_sample(sample).size, side)
+    width, height = _kept(sample, side).size
     return 4 * width * height
 
 

@@ -21,7 +21,7 @@ import torch
 import torchvision
 
 from experiments.checksum import content_digests
-from experiments.data.dataset import ProductDataset, dataset_digest
+from experiments.data.dataset import ProductDataset, cutting_digest, dataset_digest
 from experiments.matching.detectors import make_detector
 from experiments.matching.evaluate import evaluate_matching
 from experiments.matching.keypoints import Detector
@@ -49,7 +49,7 @@ _CHECKPOINT = ".checkpoint.pt"
 _HEAD_CHECKPOINT = ".head.checkpoint.pt"
 
 # Settings that a backbone's maps depend on.
-_OF_MAPS = ("dataset", "photos", "backbone", "weights", "preprocessing", "precision")
+_OF_MAPS = ("dataset", "photos", "cut_out", "backbone", "weights", "preprocessing", "precision")
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ class Cell:
         if self.head is None:
             return common | {"method": self.method, "detector": dict(self.detector().params)}
         return common | {
+            "cut_out": cutting_digest(self.dataset),
             "method": self.method,
             "seed": self.seed,
             "backbone": self.backbone,

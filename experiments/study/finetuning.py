@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.command_lines import changed_options, command_line
+from experiments.data.cut_out import CutOut
 from experiments.methods import METHODS
 from experiments.study.options import PRESETS
 from experiments.training.device import Precision
@@ -50,6 +51,9 @@ class Finetuning:
     balance: Literal["auto", "on", "off"] = "auto"
     """Draw photos so that every product comes equally often; auto: when one has more than 4 times
     the photos of another."""
+    cut_out: CutOut = "auto"
+    """Cut training photos out and lay them on fresh grounds; auto: those with transparency, a mask
+    beside them (NAME.mask.png) or a plain ground."""
     skip_bad_images: bool = False
     """List unreadable photos and go on without them instead of stopping."""
     device: str = "auto"

@@ -11,6 +11,7 @@ import tyro
 
 from experiments.command_lines import changed_options, command_line, option
 from experiments.data.augment import SMALL_PHOTOS
+from experiments.data.cut_out import CutOut
 from experiments.matching.detectors import DETECTORS
 from experiments.methods import Row
 from experiments.paper import PAPER_BACKBONE, PAPER_DATASETS, PAPER_ROWS
@@ -53,6 +54,9 @@ class Study:
     """Make the table from the cells that are stored; compute nothing."""
     paper_table: bool = False
     """Add the paper's Table I, and what it takes to run it."""
+    cut_out: CutOut = "auto"
+    """Cut training photos out and lay them on fresh grounds; auto: those with transparency, a mask
+    beside them (NAME.mask.png) or a plain ground."""
     skip_bad_images: bool = False
     """List unreadable photos and go on without them instead of stopping."""
     device: str = "auto"

@@ -255,6 +255,7 @@ class Runner:
             cache=self.study.output / "embedded",
             image_size=self.study.image_size,
             skip_bad_images=self.study.skip_bad_images,
+            cut_out=self.study.cut_out,
         )
 
     def _weights_of(self, row: Row) -> Path | None:

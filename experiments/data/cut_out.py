@@ -1,0 +1,120 @@
+"""Which training photos are cut out, to be laid on fresh grounds, and by what."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from experiments.data.dataset import DataError, Ground, ProductDataset, Sample
+from experiments.data.images import NothingLeftError, default_workers, read_cutout
+from experiments.data.photo_files import mask_beside
+from experiments.data.plain_ground import SIDE, fill_ground
+from lca_fused.photos.reading import ImageError, read_rgba
+
+logger = logging.getLogger(__name__)
+
+CutOut = Literal["auto", "always", "never"]
+"""auto: where transparency, a mask or a plain ground allows; always: also from other grounds."""
+
+_LISTED = 20  # photos spelled out in one message
+
+
+def cut_out(dataset: ProductDataset, how: CutOut) -> ProductDataset:
+    """Say of each training photo whether and how it is cut out (`Sample.mask`).
+
+    A product is told from its ground by, in this order: what the data set says, a mask beside the
+    photo (see `experiments.data.photo_files.MASK_END`), the photo's own transparency, the ground.
+    Photos that cannot be read are left as they are. How many are cut out is logged and noted.
+
+    Args:
+        dataset: whose validation and test photos are seen as they are in any case.
+        how: which photos.
+
+    Raises:
+        DataError: nothing is left of photos that are always to be cut out.
+    """
+    if how == "never":
+        train = tuple(replace(sample, mask=None) for sample in dataset.train)
+        return replace(dataset, train=train)
+    with ThreadPoolExecutor(default_workers()) as pool:
+        looked_at = tqdm(
+            pool.map(partial(_cut, always=how == "always"), dataset.train),
+            total=len(dataset.train),
+            desc="looking at grounds",
+            unit="photo",
+            leave=False,
+            disable=None,
+        )
+        train = tuple(looked_at)
+    if how == "always":
+        _check_all_left(train)
+    note = _in_words(train)
+    logger.info("%s: %s", dataset.name, note or "no training photo is cut out: no ground is plain")
+    return replace(dataset, train=train, notes=(*dataset.notes, *([note] if note else [])))
+
+
+def _cut(sample: Sample, *, always: bool) -> Sample:
+    mask = sample.mask or mask_beside(sample.path)
+    if mask is None:
+        try:
+            mask = _told_by_itself(sample.path, always=always)
+        except ImageError:
+            return sample
+    return replace(sample, mask=mask)
+
+
+def _told_by_itself(path: Path, *, always: bool) -> Path | Ground | None:
+    photo = read_rgba(path, at_least=SIDE)
+    transparency = photo.getchannel("A")
+    if transparency.getextrema() != (255, 255):
+        return path if always or transparency.getbbox() else None
+    return Ground.FILLED if always or fill_ground(photo).is_plain else None
+
+
+def _check_all_left(samples: Sequence[Sample]) -> None:
+    with ThreadPoolExecutor(default_workers()) as pool:
+        empty = [path for path in pool.map(_if_nothing_is_left, samples) if path]
+    if empty:
+        more = ", ..." if len(empty) > _LISTED else ""
+        raise DataError(
+            f"nothing is left of {len(empty)} of {len(samples)} training photos once they are cut "
+            f"out, as --cut-out always asks for: {', '.join(map(str, empty[:_LISTED]))}{more}; "
+            "give each a mask beside it, NAME.mask.png, or pass --cut-out auto"
+        )
+
+
+def _if_nothing_is_left(sample: Sample) -> Path | None:
+    try:
+        if sample.mask is not None:
+            read_cutout(sample.path, sample.mask)
+    except NothingLeftError:
+        return sample.path
+    except ImageError:
+        return None  # it is named where all photos are checked
+    return None
+
+
+def _in_words(samples: Sequence[Sample]) -> str:
+    """Return how many photos are cut out and by what; nothing where none is."""
+    by = Counter(_what_tells(sample) for sample in samples if sample.mask is not None)
+    if not by:
+        return ""
+    return (
+        f"{by.total()} of {len(samples)} training photos are cut out and laid on fresh grounds: "
+        f"{', '.join(f'{count} by {what}' for what, count in by.items())}; --cut-out never takes "
+        "them as they are."
+    )
+
+
+def _what_tells(sample: Sample) -> str:
+    if isinstance(sample.mask, Ground):
+        return "their ground"
+    return "their transparency" if sample.mask == sample.path else "a mask"
