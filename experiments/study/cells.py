@@ -277,13 +277,14 @@ def _train_head(cell: Cell, model: Classifier, photos: Photos, path: Path, maps:
     settings["augmentation"] = asdict(cell.recipe.augmentation)
     backbone = model.backbone.to(cell.compute.device)
     store = MapStore(backbone, cell.compute, maps, settings)
+    validation = photos.validation
     return train_head(
         model,
         METHODS[cell.method].loss(cell.recipe),
         cell.recipe,
         cell.compute,
-        photos,
-        store,
+        store.training(photos.train(cell.seed), cell.recipe),
+        None if validation is None else store.plain(validation),
         seed=cell.seed,
         checkpoint=path.with_suffix(_HEAD_CHECKPOINT),
         title=cell.title,

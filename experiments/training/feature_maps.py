@@ -6,8 +6,8 @@ import hashlib
 import json
 import logging
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,23 @@ class MapDataset(Dataset[tuple[Tensor, int]]):
         """Take other views from now on."""
         self.epoch = epoch
 
+    def of(self, labels: Sequence[int], most: int | None = None) -> MapDataset:
+        """Return the maps of some classes alone, which are numbered anew, in the order given.
+
+        Args:
+            labels: the classes.
+            most: photos of each, the first ones; None for all.
+        """
+        by_class: dict[int, list[int]] = {label: [] for label in labels}
+        for number, sample in enumerate(self.samples):
+            if sample.label in by_class:
+                by_class[sample.label].append(number)
+        chosen = [
+            (new, number) for new, label in enumerate(labels) for number in by_class[label][:most]
+        ]
+        samples = tuple(replace(self.samples[number], label=new) for new, number in chosen)
+        return MapDataset(samples, self.maps[:, [number for _, number in chosen]], self.repeats)
+
 
 @dataclass(frozen=True)
 class MapStore:
@@ -93,9 +110,9 @@ class MapStore:
         drawn = maps.reshape(views * photos.repeats, len(photos.samples), *maps.shape[2:])
         return MapDataset(photos.samples, drawn, photos.repeats)
 
-    def plain(self, photos: PhotoDataset) -> MapDataset:
+    def plain(self, photos: PhotoDataset, split: str = "validation") -> MapDataset:
         """Return maps of photos that are not augmented; raises as `training` does."""
-        return MapDataset(photos.samples, self._maps(photos, 1, {"split": "validation"}))
+        return MapDataset(photos.samples, self._maps(photos, 1, {"split": split}))
 
     def _affordable_views(self, photos: PhotoDataset, recipe: Recipe) -> int:
         held = int(recipe.maps_gib * GIB) // (len(photos) * self._bytes_per_map(photos))

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from experiments.training.device import Compute
-from experiments.training.feature_maps import MapDataset, MapStore
-from experiments.training.photos import Photos
+from experiments.training.feature_maps import MapDataset
 from experiments.training.recipe import Recipe
 from experiments.training.trainer import Progress, Trainer
 from lca_fused import LCA
@@ -34,8 +33,8 @@ def train_head(
     loss: nn.Module,
     recipe: Recipe,
     compute: Compute,
-    photos: Photos,
-    store: MapStore,
+    train: MapDataset,
+    validation: MapDataset | None,
     *,
     seed: int,
     checkpoint: Path,
@@ -44,23 +43,20 @@ def train_head(
     """Train a model's head and classifier for `recipe.head_epochs`, and load the best epoch's.
 
     Args:
-        model: on the device of `compute`; its backbone stays as it is.
+        model: whose backbone, which stays as it is, the maps are of.
         loss: (N, K) logits and (N,) class indices to their mean loss, a scalar.
         recipe: the hyper-parameters.
         compute: device and precision.
-        photos: training photos that are augmented, and validation photos.
-        store: computes and keeps the backbone's maps.
-        seed: seed of the order of photos and of their augmentation.
+        train: maps of training photos.
+        validation: maps of validation photos, or None.
+        seed: seed of the order of photos.
         checkpoint: file of the state between epochs; continued from if it exists.
         title: text beside the progress bar.
 
     Raises:
         ModelError: the training loss is no longer a finite number.
         CheckpointError: the checkpoint is not one of such a run.
-        OutputError: the disk has no room for the maps.
     """
-    train = store.training(photos.train(seed), recipe)
-    validation = store.plain(photos.validation) if photos.validation is not None else None
     if recipe.start == "whitened" and isinstance(model.pool, LCA):
         model.pool.load_state_dict(_whitened(model.pool, train).state_dict())
     with _standardised(model, train, compute) as head:
