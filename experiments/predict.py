@@ -34,6 +34,7 @@ if not __package__:  # run as a file, from whatever folder: the packages are bes
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.console import set_up_console
+from experiments.deploy.gallery_folder import gallery_photos
 from experiments.deploy.inference import MAX_MEGAPIXELS, MEGAPIXEL, PhotoReader, find_photos
 from experiments.deploy.prediction_rows import (
     CsvWriter,
@@ -95,7 +96,8 @@ class Options:
     precision: Precision = "auto"
     """Of matrix products; auto: bfloat16 or float16 where the device has it in hardware."""
     explain: Path | None = None
-    """Folder for a picture per photo: its heat map and top local concepts; for LCA models."""
+    """Folder for a picture per photo: its heat map and top local concepts; for LCA models. Of a
+    gallery, the most alike enrolled photo is below it."""
     workers: int | None = None
     """Processes that decode photos; default: half the cores, 8 at most; 0: none."""
     max_megapixels: float = 100.0
@@ -175,7 +177,7 @@ def _predict(options: Options) -> int:
             compute = resolve_compute(options.device, options.precision)
             photos = find_photos(options.photos)
             workers = _workers(options, classifier, compute, len(photos))
-            pictures = _pictures(classifier, options.explain)
+            pictures = _pictures(classifier, options)
             rows = stack.enter_context(_rows(options, classifier))
         except (ValueError, OSError, ImportError) as error:
             logger.error("error: %s", error)
@@ -269,8 +271,8 @@ def _list(problems: Mapping[Path, str]) -> int:
     return len(problems)
 
 
-def _pictures(classifier: Classifier, folder: Path | None) -> Pictures | None:
-    if folder is None:
+def _pictures(classifier: Classifier, options: Options) -> Pictures | None:
+    if options.explain is None:
         return None
     # Here, as nothing else needs matplotlib.
     try:
@@ -281,7 +283,7 @@ def _pictures(classifier: Classifier, folder: Path | None) -> Pictures | None:
             '[plots]", or leave --explain out'
         ) from error
 
-    return ExplanationImages(classifier, folder)
+    return ExplanationImages(classifier, options.explain, gallery_photos(options.model))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from lca_fused.concepts import RectangleContributions
 from lca_fused.explain import Explanation, explain
 from lca_fused.feature_map import feature_map
 from lca_fused.functional import local_concepts_accumulation
+from lca_fused.gallery import Gallery
 from lca_fused.layer import LCA
 from lca_fused.loss import MaxEntropyLoss
 
@@ -25,6 +26,7 @@ __all__ = [
     "LCA",
     "Classifier",
     "Explanation",
+    "Gallery",
     "MaxEntropyLoss",
     "RectangleContributions",
     "attach_head",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lca_fused.description import Description
+    from lca_fused.gallery import Gallery
     from lca_fused.prediction import Photo, Prediction
 
 
@@ -50,7 +52,7 @@ class Classifier(nn.Module):
         backbone: as given.
         pool: as given. Its parameters' names begin with "lca." where it is LCA, else with "pool.".
         classifier: nn.Linear(D, K), on the device and in the dtype of the network; nn.Identity for
-            K = 0.
+            K = 0; or the Gallery that was set.
         num_classes: K, the number of classes.
         num_features: C, channels of the feature map.
         head_hidden_size: D, what the classifier takes.
@@ -130,7 +132,7 @@ class Classifier(nn.Module):
         return x if pre_logits else self.classifier(x)
 
     def get_classifier(self) -> nn.Module:
-        """Return the linear classifier."""
+        """Return what is behind the head: the linear classifier, or a gallery."""
         return self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -160,6 +162,27 @@ class Classifier(nn.Module):
         ).train(self.training)
         self.num_classes = num_classes
         self.description = None
+
+    def set_gallery(self, gallery: Gallery) -> None:
+        """Put a gallery in the classifier's place: its products are the classes from now on.
+
+        Backbone and head stay, and so does the description, with the names of the products; the
+        accuracies in it were of other classes, and go.
+
+        Raises:
+            ValueError: the gallery's vectors are not of D numbers.
+        """
+        if gallery.in_features != self.head_hidden_size:
+            raise ValueError(
+                f"the gallery's vectors have {gallery.in_features} numbers; expected "
+                f"{self.head_hidden_size}, as {type(self.pool).__name__} returns: they are of "
+                "another model"
+            )
+        device = next((p.device for p in self.parameters()), torch.device("cpu"))
+        self.classifier = gallery.to(device).train(self.training)
+        self.num_classes = gallery.out_features
+        if self.description is not None:
+            self.description = replace(self.description, classes=gallery.names, accuracy={})
 
     def freeze_batch_norm(self) -> None:
         """Put the backbone's BatchNorm layers in evaluation mode: their statistics stay."""

@@ -8,6 +8,9 @@ With G the projection (N, H, W, D), w the classifier's weights of one class and 
 M, the gate map, is the gradient of rectangle pooling, which is linear in G between the places
 where a rectangle's ReLU opens or closes, with no constant: so each sum is the logit itself, not an
 approximation of it.
+
+Of a gallery the logit is scale * cosine; w is scale times the most alike vector of the class, over
+the length of the photo's own embedding, and b is 0.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lca_fused.backends.eager import rectangle_pooling
@@ -26,6 +28,7 @@ from lca_fused.integers import as_integer
 from lca_fused.layer import LCA
 from lca_fused.observation import Observation, observe
 from lca_fused.rectangles import KernelSizes, num_rectangles, resolve_kernel_sizes
+from lca_fused.scores import Scorer, Scores, parameters_of, scores_of
 
 _DTYPES = (torch.float32, torch.float64)
 _TOLERANCE = 1e-4  # relative to the terms a logit is made of; enough for TensorFloat-32
@@ -38,7 +41,8 @@ class Explanation:
     Attributes:
         logits: the logits of all classes, (N, K).
         target: the class explained, (N,) int64.
-        bias: the classifier's bias of that class, which no position has a share in, (N,).
+        bias: the classifier's bias of that class, which no position has a share in, (N,); 0 of a
+            gallery.
         positions: what each position of the map adds to that class's logit, (N, H, W); summed
             they are the logit less the bias.
         input_size: (height, width) of the images, in pixels.
@@ -119,15 +123,16 @@ def explain(
     target: int | Sequence[int] | Tensor | None = None,
     *,
     lca: LCA | None = None,
-    classifier: nn.Linear | None = None,
+    classifier: Scorer | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Explanation:
     """Take class logits apart: exactly what each position and each rectangle of the map adds.
 
-    For models in which a linear classifier stands directly behind LCA (dropout between them does
-    nothing here), wherever in the model they are: `Classifier`, an nn.Sequential, a class of
-    your own. The model is run once, in evaluation mode and without autocast, and is left as it
-    was: modes, gradients and hooks. That its logits are what is explained is checked with numbers.
+    For models in which a linear classifier or a `Gallery` stands directly behind LCA (dropout
+    between them does nothing here), wherever in the model they are: `Classifier`, an
+    nn.Sequential, a class of your own. The model is run once, in evaluation mode and without
+    autocast, and is left as it was: modes, gradients and hooks. That its logits are what is
+    explained is checked with numbers.
 
     LCA and the classifier are computed once more in `dtype` from the model's own feature map, with
     torch operators whatever the layer's backend, and the sums agree with `logits` to the rounding
@@ -140,8 +145,8 @@ def explain(
         target: the class to explain: one for all images, or (N,) integers, one per image; None
             for the one with the largest logit.
         lca: the LCA layer, where the model has several.
-        classifier: the linear layer, where several follow LCA or its logits are not what the
-            model returns.
+        classifier: the linear layer or gallery, where several follow LCA or its logits are not
+            what the model returns.
         dtype: the dtype of the explanation, float32 or float64.
 
     Returns:
@@ -170,21 +175,21 @@ def _explanation(
     layer, classifier = seen.lca, seen.classifier
     height, width = seen.feature_map.shape[2:]
     kernel_sizes = resolve_kernel_sizes(height, width, layer.kernel_sizes)
-    weight, bias = _parameters(classifier, dtype)
-    projection = project(seen.feature_map.to(dtype), *_parameters(layer, dtype))  # (N, H, W, D)
+    projection = project(seen.feature_map.to(dtype), *parameters_of(layer, dtype))  # (N, H, W, D)
     with torch.enable_grad():
         leaf = projection.detach().requires_grad_()
         pooled = rectangle_pooling(leaf, kernel_sizes)  # (N, D)
-    logits = F.linear(pooled.detach(), weight, bias)
-    _check_logits(logits, seen, pooled.detach(), weight, bias)
+    scores = scores_of(classifier, pooled.detach())
+    logits = scores.logits
+    _check_logits(logits, seen, scores)
 
     classes = _classes(target, logits)
-    class_weight = weight[classes]  # (N, D)
+    class_weight, bias = scores.towards(classes)  # (N, D), (N,)
     (gated_weight,) = torch.autograd.grad(pooled, leaf, class_weight)  # M * w, (N, H, W, D)
     return Explanation(
         logits=logits,
         target=classes,
-        bias=logits.new_zeros(len(classes)) if bias is None else bias[classes],
+        bias=bias,
         positions=(gated_weight * projection).sum(dim=3),
         input_size=input_size,
         kernel_sizes=kernel_sizes,
@@ -193,17 +198,9 @@ def _explanation(
     )
 
 
-def _parameters(layer: LCA | nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    bias = layer.bias
-    return layer.weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
-
-
-def _check_logits(
-    logits: Tensor, seen: Observation, pooled: Tensor, weight: Tensor, bias: Tensor | None
-) -> None:
+def _check_logits(logits: Tensor, seen: Observation, scores: Scores) -> None:
     """Raise ValueError unless `logits` are what the model returned, but for rounding."""
-    terms = F.linear(pooled.abs(), weight.abs(), None if bias is None else bias.abs())
-    allowed = max(_TOLERANCE, 8 * seen.resolution) * terms
+    allowed = max(_TOLERANCE, 8 * seen.resolution) * scores.terms
     difference = (logits - seen.logits.to(logits.dtype)).abs()
     if not (difference <= allowed).all():
         raise ValueError(

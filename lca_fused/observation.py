@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lca_fused.evaluation import evaluation_mode
+from lca_fused.gallery import Gallery
 from lca_fused.layer import LCA
+from lca_fused.scores import Scorer
 
 _STANCE = threading.Lock()
 _stances = ExitStack()
@@ -25,7 +27,7 @@ class Observation:
 
     Attributes:
         lca: the LCA layer.
-        classifier: the linear layer behind it.
+        classifier: the linear layer or gallery behind it.
         feature_map: what went into `lca`, (N, C, H, W).
         logits: what `classifier` is said to have made of it, (N, K): the output of the model, or
             that of a classifier the caller named. Nothing here has checked that it did.
@@ -33,7 +35,7 @@ class Observation:
     """
 
     lca: LCA
-    classifier: nn.Linear
+    classifier: Scorer
     feature_map: Tensor
     logits: Tensor
     resolution: float
@@ -47,7 +49,7 @@ class _Call:
 
 
 def observe(
-    model: nn.Module, images: Tensor, lca: LCA | None, classifier: nn.Linear | None
+    model: nn.Module, images: Tensor, lca: LCA | None, classifier: Scorer | None
 ) -> Observation:
     """Run `model` on `images` in evaluation mode, without autocast, and note what its head did.
 
@@ -95,7 +97,7 @@ def _run(model: nn.Module, images: Tensor, layer: LCA) -> tuple[Any, list[_Call]
         stack.enter_context(torch.autocast(images.device.type, enabled=False))
         stack.enter_context(_without_compiler(model))
         for module in model.modules():
-            if module is layer or isinstance(module, nn.Linear):
+            if module is layer or isinstance(module, nn.Linear | Gallery):
                 stack.enter_context(module.register_forward_hook(note, with_kwargs=True))
         output = model(images)
     return output, calls
@@ -117,7 +119,7 @@ def _split(calls: list[_Call], layer: LCA) -> tuple[_Call, list[_Call]]:
     return own[0], [call for call in calls if call.module is not layer]
 
 
-def _classification(model: nn.Module, behind: list[_Call], classifier: nn.Linear | None) -> Any:
+def _classification(model: nn.Module, behind: list[_Call], classifier: Scorer | None) -> Any:
     """Return the one call, among those behind LCA, of the linear classifier."""
     candidates = [call for call in behind if classifier is None or call.module is classifier]
     if not candidates:
@@ -156,10 +158,10 @@ def _layer(model: nn.Module, lca: LCA | None) -> LCA:
     return layers[0]
 
 
-def _check_classifier(model: nn.Module, classifier: nn.Linear | None) -> None:
+def _check_classifier(model: nn.Module, classifier: Scorer | None) -> None:
     if classifier is None:
         return
-    if not isinstance(classifier, nn.Linear):
+    if not isinstance(classifier, nn.Linear | Gallery):
         raise TypeError(f"classifier is a {type(classifier).__name__}; expected an nn.Linear")
     if not any(module is classifier for module in model.modules()):
         raise ValueError("classifier is no part of model; pass a layer out of model.modules()")

@@ -102,6 +102,10 @@ class Preprocessing:
         pixels = (255 * (images * std + mean)).round().clamp(0, 255)
         return pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu()
 
+    def images_of(self, photos: Tensor) -> Tensor:
+        """Normalise what `photos_of` returned: (N, S, S, 3) uint8 -> (N, 3, S, S) float32."""
+        return v2.Compose(self.normalization())(photos.permute(0, 3, 1, 2))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as a config.json holds them."""
         return asdict(self)

@@ -1,11 +1,20 @@
-"""A classifier as a folder, model.safetensors and config.json, here or on the Hugging Face Hub."""
+"""A classifier as a folder, model.safetensors and config.json, here or on the Hugging Face Hub.
+
+One with a gallery has its vectors in a file of their own, which config.json names: to change the
+gallery a new one is written, and config.json is replaced, at which moment everything changes.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
+import re
 import tempfile
+import uuid
+from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +25,19 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lca_fused.description import Description, described
+from lca_fused.gallery import Gallery
 
 if TYPE_CHECKING:
     from lca_fused.classifier import Classifier
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+GALLERY = "gallery"
+"""Key in `CONFIG_FILE`: file of the vectors, photos, scale."""
 _HUB = "hf-hub:"
+_VECTORS = re.compile(r"vectors-[0-9a-f]{16}\.safetensors")
+_CLASSIFIER = "classifier."  # before the names of its tensors
+_TRIES = 3  # at reading a gallery that others change meanwhile
 _PACKAGES = ("lca-fused", "torch", "torchvision", "timm", "safetensors")
 
 
@@ -45,15 +60,17 @@ def load_classifier(source: str | Path) -> Classifier:
             finite.
     """
     folder = _fetch(str(source)) if str(source).startswith(_HUB) else Path(source)
-    description = _read_description(folder)
+    description, gallery = _read_description(folder)
     state = _read_weights(folder)
     # Building draws initial weights, which are replaced at once; the caller's generator is not to
     # notice.
     with torch.random.fork_rng(devices=[]):
         try:
-            classifier = description.build()
+            classifier = _build(description, gallery)
         except (ValueError, TypeError) as error:
             raise PretrainedError(_line(f"{folder / CONFIG_FILE}: {error}")) from error
+    if gallery is not None:
+        state |= {f"{_CLASSIFIER}{name}": t for name, t in gallery.state_dict().items()}
     _load(classifier, state, folder / WEIGHTS_FILE)
     return classifier.eval()
 
@@ -66,17 +83,18 @@ def save_pretrained(classifier: Classifier, folder: str | Path) -> None:
 
     Args:
         classifier: a classifier that has a description (see `describe`).
-        folder: the folder that model.safetensors and config.json go to; made if needed.
+        folder: the folder that model.safetensors and config.json, and a gallery's vectors, go to;
+            made if needed.
 
     Raises:
         ValueError: the classifier has no description, or is not what it is described as.
         OSError: the folder cannot be written to; what was in it stays.
     """
-    description = described(classifier)
+    description, gallery = described(classifier), gallery_of(classifier)
     # torch.compile puts it before the names of what it compiles.
     state = {name.replace("_orig_mod.", ""): t for name, t in classifier.state_dict().items()}
     with torch.random.fork_rng(devices=[]):
-        expected = description.build().state_dict()
+        expected = _build(description, gallery).state_dict()
     difference = difference_of(state, expected)
     if difference:
         raise ValueError(
@@ -87,10 +105,52 @@ def save_pretrained(classifier: Classifier, folder: str | Path) -> None:
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in state.items()
+        if gallery is None or not name.startswith(_CLASSIFIER)
     }
     _replace(folder / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
-    values = description.to_dict() | {"versions": installed_versions()}
+    save_description(classifier, folder)
+
+
+def save_description(classifier: Classifier, folder: str | Path) -> None:
+    """Write all of a classifier but its weights, which are there: its description and gallery.
+
+    Whenever the process is killed, the folder holds what it held before or what it is to hold.
+
+    Args:
+        classifier: a classifier that has a description.
+        folder: with its model.safetensors.
+
+    Raises:
+        ValueError: the classifier has no description.
+        OSError: the folder cannot be written to; what was in it stays.
+    """
+    values = described(classifier).to_dict() | {"versions": installed_versions()}
+    folder, gallery, file = Path(folder), gallery_of(classifier), ""
+    if gallery is not None:
+        file = f"vectors-{uuid.uuid4().hex[:16]}.safetensors"
+        tensors = {name: t.detach().cpu().contiguous() for name, t in gallery.state_dict().items()}
+        _replace(folder / file, save(tensors, metadata={"format": "pt"}))
+        photos = gallery.photos if any(gallery.photos) else ()
+        values[GALLERY] = {"file": file, "scale": gallery.scale, "photos": photos}
     _replace(folder / CONFIG_FILE, (json.dumps(values, indent=1) + "\n").encode())
+    for earlier in folder.glob("vectors-*.safetensors"):
+        if earlier.name != file:
+            earlier.unlink(missing_ok=True)
+
+
+def gallery_of(classifier: Classifier) -> Gallery | None:
+    """Return the gallery behind a classifier's head, or None where a linear layer is there."""
+    return classifier.classifier if isinstance(classifier.classifier, Gallery) else None
+
+
+def _build(description: Description, gallery: Gallery | None) -> Classifier:
+    if gallery is None:
+        return description.build()
+    # The linear layer gives way to the gallery: one of a single class is made sooner.
+    classifier = replace(description, classes=description.classes[:1]).build()
+    classifier.set_gallery(gallery)
+    classifier.description = description
+    return classifier
 
 
 def push_to_hub(
@@ -139,19 +199,73 @@ def _fetch(source: str) -> Path:
 
     repo_id, _, revision = source.removeprefix(_HUB).partition("@")
     try:
-        files = [
-            Path(hf_hub_download(repo_id, name, revision=revision or None))
-            for name in (CONFIG_FILE, WEIGHTS_FILE)
-        ]
+        fetch = partial(hf_hub_download, repo_id, revision=revision or None)
+        config = Path(fetch(CONFIG_FILE))
+        fetch(WEIGHTS_FILE)
+        vectors = _vectors_file(_read_config(config))
+        if vectors is not None:
+            fetch(vectors)
+    except PretrainedError:
+        raise
     except Exception as error:  # of the hub's client or of what it sends with
         raise PretrainedError(
             _line(f"{source} cannot be fetched: {error} (a folder can be loaded without the Hub)")
         ) from error
-    return files[0].parent
+    return config.parent
 
 
-def _read_description(folder: Path) -> Description:
+def _read_description(folder: Path) -> tuple[Description, Gallery | None]:
     path = folder / CONFIG_FILE
+    for left in reversed(range(_TRIES)):
+        values = _read_config(path)
+        try:
+            return Description.from_dict(values), _read_gallery(folder, values)
+        except FileNotFoundError as error:  # or else somebody has just changed the gallery
+            if not left:
+                raise PretrainedError(
+                    f"there is no {error.filename}, which {path} names: fetch it too"
+                ) from error
+        except ValueError as error:
+            raise PretrainedError(_line(f"{path} cannot be used: {error}")) from error
+    raise AssertionError
+
+
+def _read_gallery(folder: Path, config: dict[str, Any]) -> Gallery | None:
+    """Return the gallery that a config.json describes, or None where it describes none.
+
+    Raises:
+        FileNotFoundError: its vectors are not there.
+        ValueError: it cannot be used.
+    """
+    file = _vectors_file(config)
+    if file is None:
+        return None
+    path, scale, photos = folder / file, config[GALLERY].get("scale"), config[GALLERY].get("photos")
+    if not isinstance(scale, int | float) or not isinstance(photos, list):
+        raise ValueError(f"its {GALLERY} has the scale {scale!r} and the photos {photos!r}")
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+    try:
+        state = load_file(path)
+        return Gallery(
+            state["embeddings"], state["products"], config["classes"], photos or None, scale
+        )
+    except (SafetensorError, OSError, KeyError) as error:
+        raise ValueError(f"{path} is damaged, or no gallery's vectors: {error}") from error
+
+
+def _vectors_file(config: dict[str, Any]) -> str | None:
+    """Return the name of the file with a gallery's vectors, or None where there is no gallery."""
+    if GALLERY not in config:
+        return None
+    values = config[GALLERY]
+    file = values.get("file") if isinstance(values, dict) else None
+    if not isinstance(file, str) or not _VECTORS.fullmatch(file):
+        raise ValueError(f"its {GALLERY} names the file {file!r}; expected vectors-*.safetensors")
+    return file
+
+
+def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise PretrainedError(
             f"there is no {path}; expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, as "
@@ -161,7 +275,7 @@ def _read_description(folder: Path) -> Description:
         values = json.loads(path.read_text("utf-8"))
         if not isinstance(values, dict):
             raise ValueError(f"it holds a {type(values).__name__}; expected an object")
-        return Description.from_dict(values)
+        return values
     except (ValueError, OSError) as error:
         raise PretrainedError(_line(f"{path} cannot be used: {error}")) from error
 

@@ -508,10 +508,10 @@ def test_a_photo_that_cannot_be_explained_or_drawn_does_not_end_the_others(
             raise ValueError("its parts do not add up")
         return explain(network, images, target)
 
-    def fail_to_draw(explanation, photo, index, classes):
-        if photo.sum() == spoilt:
+    def fail_to_draw(seen, classes):
+        if seen[0].photo.sum() == spoilt:
             raise RuntimeError("no glyph")
-        return draw(explanation, photo, index, classes)
+        return draw(seen, classes)
 
     loaded, paths, images = as_seen(model, photos)
     marked = int(images[0].mean() * 1e4)
@@ -649,9 +649,9 @@ def test_explain_shows_the_class_it_is_given(model, photos, tmp_path, monkeypatc
     drawn = []
     draw = explanation_images.draw
 
-    def noting(explanation, photo, index, classes):
-        drawn.append(int(explanation.target[index]))
-        return draw(explanation, photo, index, classes)
+    def noting(seen, classes):
+        drawn.append(int(seen[0].explanation.target[seen[0].index]))
+        return draw(seen, classes)
 
     monkeypatch.setattr(explanation_images, "draw", noting)
     loaded, paths, images = as_seen(model, photos)

@@ -1,8 +1,13 @@
-"""A picture per photo: where the evidence for its class is, and the local concepts behind it."""
+"""A picture per photo: where the evidence for its class is, and the local concepts behind it.
+
+Of a gallery the photo's most alike enrolled photo is drawn below it: what in each made it like the
+other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -12,12 +17,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.data.own_output import PICTURE_METADATA
+from experiments.deploy.gallery_folder import read_photo
 from experiments.file_names import FileNames
 from experiments.outputs import check_folder
 from experiments.storage import write_atomically
 from lca_fused import LCA, Classifier, Explanation, explain
 from lca_fused.description import described
 from lca_fused.explanation_plots import draw_concepts, draw_heat_map
+from lca_fused.gallery import Gallery
+from lca_fused.pretrained import gallery_of
 
 _SIZE = (13.0, 4.0)  # inches
 _DPI = 100
@@ -33,13 +41,16 @@ class ExplanationImages:
     Args:
         classifier: classifier whose predictions are explained.
         folder: folder of the pictures; made if needed, a file of the same name is replaced.
+        gallery_folder: folder of a gallery, with its photos; None draws the photos explained alone.
 
     Raises:
         ExplanationError: the classifier's head is not LCA.
         OutputError: the folder cannot be made or written to.
     """
 
-    def __init__(self, classifier: Classifier, folder: Path) -> None:
+    def __init__(
+        self, classifier: Classifier, folder: Path, gallery_folder: Path | None = None
+    ) -> None:
         if not isinstance(classifier.pool, LCA):
             head = described(classifier).head["name"]
             raise ExplanationError(
@@ -48,6 +59,7 @@ class ExplanationImages:
             )
         self.classifier = classifier
         self.folder = folder
+        self.gallery_folder = gallery_folder
         self._names = FileNames()
         check_folder(folder, "--explain")
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +88,7 @@ class ExplanationImages:
         else:
             photos = described(self.classifier).preprocessing.photos_of(images)
             problems = [
-                self._draw(explanation, photos[index], index, file)
+                self._draw(explanation, images, photos[index], index, file)
                 for index, file in enumerate(files)
             ]
         return {
@@ -96,12 +108,43 @@ class ExplanationImages:
             file.unlink(missing_ok=True)
             return f"cannot be explained ({type(error).__name__}: {error})"
         (photo,) = described(self.classifier).preprocessing.photos_of(image)
-        return self._draw(explanation, photo, 0, file)
+        return self._draw(explanation, image, photo, 0, file)
 
-    def _draw(self, explanation: Explanation, photo: Tensor, index: int, path: Path) -> str | None:
+    def _enrolled(self, image: Tensor, product: int) -> list[Seen]:
+        """Return the enrolled photo most like an image (1, 3, S, S), explained by the image.
+
+        Its logit is for a gallery whose one vector is the image's own embedding: the same cosine,
+        taken apart over the other photo. Its copy is a JPEG, so the sum differs a little.
+        """
+        gallery = gallery_of(self.classifier)
+        if gallery is None or self.gallery_folder is None:
+            return []
+        with torch.inference_mode():
+            embedding = self.classifier.forward_head(
+                self.classifier.forward_features(image), pre_logits=True
+            )
+        nearest = gallery.nearest(embedding, torch.tensor([product], device=image.device))
+        name = gallery.photos[int(nearest)]
+        if not name:
+            return []
+        preprocessing = described(self.classifier).preprocessing
+        photo = read_photo(self.gallery_folder, name)
+        mirrored = Classifier(self.classifier.backbone, self.classifier.pool, 0)
+        mirrored.set_gallery(
+            Gallery(embedding.clone(), torch.zeros(1), ["photo"], scale=gallery.scale)
+        )
+        explanation = explain(mirrored, preprocessing.images_of(photo[None]).to(image.device))
+        title = f"enrolled photo of {gallery.names[product]}"
+        return [Seen(explanation, photo, 0, title)]
+
+    def _draw(
+        self, explanation: Explanation, images: Tensor, photo: Tensor, index: int, path: Path
+    ) -> str | None:
         """Draw a picture; return why it cannot be, or None."""
         try:
-            figure = draw(explanation, photo, index, described(self.classifier).classes)
+            seen = [Seen(explanation, photo, index)]
+            seen += self._enrolled(images[index : index + 1], int(explanation.target[index]))
+            figure = draw(seen, described(self.classifier).classes)
             save = partial(figure.savefig, format="png", dpi=_DPI, metadata=PICTURE_METADATA)
             write_atomically(path, save)
         except Exception as error:  # see above
@@ -110,11 +153,31 @@ class ExplanationImages:
         return None
 
 
-def draw(explanation: Explanation, photo: Tensor, index: int, classes: Sequence[str]) -> Figure:
-    """Return the heat map of a photo (S, S, 3) uint8, and beside it its top local concepts."""
-    name = classes[int(explanation.target[index])]
-    figure = Figure(figsize=_SIZE, layout="constrained")
-    left, right = cast(Any, figure.subfigures(1, 2, width_ratios=(1.0, 2.0)))
-    draw_heat_map(left.add_subplot(), photo, explanation, index, class_name=name)
-    draw_concepts(right, photo, explanation, index, class_name=name)
+@dataclass(frozen=True)
+class Seen:
+    """A photo and what is to be drawn on it.
+
+    Attributes:
+        explanation: of a batch with it.
+        photo: (S, S, 3) uint8.
+        index: of it in the batch.
+        title: instead of the name of its class.
+    """
+
+    explanation: Explanation
+    photo: Tensor
+    index: int
+    title: str | None = None
+
+
+def draw(seen: Sequence[Seen], classes: Sequence[str]) -> Figure:
+    """Return a row for each photo: its heat map, and beside it its top local concepts."""
+    width, height = _SIZE
+    figure = Figure(figsize=(width, height * len(seen)), layout="constrained")
+    rows = figure.subfigures(len(seen), 2, width_ratios=(1.0, 2.0), squeeze=False)
+    for (left, right), one in zip(cast(Any, rows), seen, strict=True):
+        name = one.title or classes[int(one.explanation.target[one.index])]
+        drawn = (one.photo, one.explanation, one.index)
+        draw_heat_map(left.add_subplot(), *drawn, class_name=name)
+        draw_concepts(right, *drawn, class_name=name)
     return figure

@@ -1,0 +1,105 @@
+"""Photos of products as vectors of a gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from experiments.deploy.gallery_folder import save_photo
+from experiments.deploy.inference import Batch, PhotoReader
+from experiments.training.device import Compute
+from lca_fused.classifier import Classifier
+from lca_fused.description import described
+from lca_fused.gallery import Enrolled
+
+
+@dataclass
+class Embedded:
+    """Photos of one product that could be read.
+
+    Attributes:
+        paths: of the photos.
+        vectors: of unit length, (D,) float32 on the CPU, one each.
+        copies: names of their copies in the gallery's folder.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    vectors: list[Tensor] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
+
+    def enrolled(self, *, mean: bool) -> Enrolled:
+        """Return what the gallery is to know: every photo's vector, or their mean.
+
+        The copy that stands for the mean is that of the photo most like it.
+        """
+        vectors = torch.stack(self.vectors)
+        if not mean:
+            return Enrolled(vectors, self.copies)
+        middle = F.normalize(vectors.mean(dim=0, keepdim=True), dim=1)
+        return Enrolled(middle, [self.copies[int((vectors @ middle[0]).argmax())]])
+
+
+class Embedder:
+    """Embeds photos of products, and keeps a copy of each.
+
+    Args:
+        classifier: classifier that embeds; moved to the device.
+        compute: device; embeddings are computed in float32, whatever its precision.
+        folder: folder of the gallery, for the copies.
+        product_of: name of the product by photo.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        compute: Compute,
+        folder: Path,
+        product_of: Mapping[Path, str],
+    ) -> None:
+        self.compute = compute
+        self.folder = folder
+        self.products: dict[str, Embedded] = {}
+        self._product_of = product_of
+        self._model = classifier.to(compute.device).to(memory_format=torch.channels_last)
+        self._preprocessing = described(classifier).preprocessing
+
+    def batches(
+        self, max_pixels: int, batch_size: int, workers: int
+    ) -> Iterator[tuple[int, dict[Path, str]]]:
+        """Embed all photos into `products`.
+
+        Yields:
+            After each batch the number of its photos, and those that could not be embedded and
+            why.
+        """
+        reader = PhotoReader(list(self._product_of), self._preprocessing, max_pixels)
+        for batch in reader.batches(batch_size, workers):
+            yield len(batch.paths), {**batch.unreadable, **self._add(batch)}
+
+    def _add(self, batch: Batch) -> dict[Path, str]:
+        paths = batch.readable
+        if not paths:
+            return {}
+        photos = self._preprocessing.photos_of(batch.images)
+        problems = {}
+        for path, vector, photo in zip(paths, self._embed(batch.images), photos, strict=True):
+            length = vector.norm()
+            if not (length.isfinite() and length > 0):
+                problems[path] = "the network sees nothing in it: its embedding is zero or infinite"
+                continue
+            product = self.products.setdefault(self._product_of[path], Embedded())
+            product.paths.append(path)
+            product.vectors.append(vector / length)
+            product.copies.append(save_photo(self.folder, photo))
+        return problems
+
+    def _embed(self, images: Tensor) -> Sequence[Tensor]:
+        images = images.to(self.compute.device, memory_format=torch.channels_last)
+        with torch.inference_mode():
+            maps = self._model.forward_features(images)
+            return self._model.forward_head(maps, pre_logits=True).float().cpu().unbind()
