@@ -1,0 +1,248 @@
+"""How well products join a classifier without training: enrolled in a gallery, or trained on anew.
+
+    python -m experiments.study.new_products --data-root DATA --weights FILE
+
+The 31 packaged goods are split by a seed: a classifier is trained on the photos of most, and the
+others join from their packshot, from a photo or from five. Backbones are frozen throughout.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from tabulate import tabulate
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from experiments.console import set_up_console
+from experiments.data.cut_out import cut_out
+from experiments.data.dataset import Sample, dataset_digest
+from experiments.data.grocery_store import load_grocery_store
+from experiments.data.torch_dataset import PhotoDataset
+from experiments.networks.backbones import load_network
+from experiments.networks.model import new_classifier
+from experiments.storage import save_json
+from experiments.training.device import Compute, resolve_compute
+from experiments.training.feature_maps import MapDataset, MapStore
+from experiments.training.head_first import train_head
+from experiments.training.photos import Photos
+from experiments.training.recipe import Recipe
+from experiments.training.scoring import score
+from lca_fused.backbones import find_backbone
+from lca_fused.classifier import Classifier
+from lca_fused.gallery import Gallery
+from lca_fused.heads import HEADS
+
+JOIN_FROM = {"packshot": None, "1 store photo": 1, "5 store photos": 5}
+"""Photos of each product that joins."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Split products into old and new, and let the new ones join."""
+
+    data_root: Path
+    """Folder of the Grocery Store Dataset."""
+    weights: Path | None = None
+    """File of the backbone's pretrained weights; default: fetched once."""
+    backbone: str = "timm:tf_efficientnet_lite0"
+    """Pretrained network, which stays as it is."""
+    heads: tuple[str, ...] = ("gap", "lca")
+    """Heads that are trained on the old products."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the splits, a row each."""
+    new: int = 11
+    """Products that join."""
+    epochs: int = 12
+    """Passes over the maps."""
+    views: int = 2
+    """Augmentations of each photo."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    output: Path = Path("runs/new-products")
+    """Folder of the maps, which are kept, and of results.json."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Maps of packshots, of store photos, and of augmentations of both."""
+
+    packshots: MapDataset
+    photos: MapDataset
+    augmented_packshots: MapDataset
+    augmented_photos: MapDataset
+    validation: MapDataset
+    test: MapDataset
+
+
+def measure(options: Options) -> Iterator[dict[str, Any]]:
+    """Yield the accuracies, 0..1, for each head, split, kind of photos and way to join."""
+    compute = resolve_compute(options.device, "float32")
+    maps = _maps(options, compute)
+    classes = sorted({sample.label for sample in maps.photos.samples})
+    for head, seed in product(options.heads, options.seeds):
+        order = random.Random(seed).sample(classes, len(classes))
+        old, new = sorted(order[options.new :]), sorted(order[: options.new])
+        train = partial(_trained, options, compute, head, seed)
+        before = train(maps.augmented_photos.of(old), maps.validation.of(old), len(old))
+        test = maps.test.of(old + new)
+        for name, most in JOIN_FROM.items():
+            plain = (maps.packshots if most is None else maps.photos).of(new, most)
+            augmented = maps.augmented_packshots if most is None else maps.augmented_photos
+            known = maps.augmented_photos.of(old)
+            everything = joined(known, augmented.of(new, most))
+            ways = {
+                "enrolled": _with_gallery(before, joined(maps.photos.of(old), plain)),
+                "trained anew": train(everything, maps.validation.of(old + new), len(classes)),
+            }
+            for way, model in ways.items():
+                accuracies = _accuracies(model, test, len(old), compute)
+                yield {"head": head, "seed": seed, "from": name, "way": way, **accuracies}
+
+
+def joined(old: MapDataset, new: MapDataset) -> MapDataset:
+    """Return the maps of both; classes of the second are numbered behind those of the first."""
+    first = 1 + max(sample.label for sample in old.samples)
+    moved = tuple(replace(sample, label=first + sample.label) for sample in new.samples)
+    views = min(len(old.maps), len(new.maps))
+    maps = np.concatenate([old.maps[:views], new.maps[:views]], axis=1)
+    return MapDataset(old.samples + moved, maps)
+
+
+def _maps(options: Options, compute: Compute) -> Maps:
+    backbone = find_backbone(options.backbone)
+    network = load_network(options.backbone, options.weights, backbone.preprocessing.image_size)
+    model = new_classifier(network, "gap", 2, backbone.preprocessing.image_size)
+    recipe = Recipe(views=options.views)
+    packshots = cut_out(load_grocery_store(options.data_root, "one-shot"), "auto")
+    photos = load_grocery_store(options.data_root, "many-shot")
+    contents = [dataset_digest(dataset) for dataset in (packshots, photos)]
+    settings = {"backbone": options.backbone, "photos": contents}
+    store = MapStore(model.backbone.to(compute.device), compute, options.output / "maps", settings)
+    of_packshots, of_photos = (
+        Photos.load(dataset, recipe, backbone.preprocessing) for dataset in (packshots, photos)
+    )
+
+    def plain(samples: Sequence[Sample], name: str) -> MapDataset:
+        uncut = [replace(sample, mask=None) for sample in samples]
+        transform, side = backbone.preprocessing.transform(), backbone.preprocessing.kept_side
+        return store.plain(PhotoDataset(uncut, transform, cache_side=side), name)
+
+    return Maps(
+        plain(packshots.train, "packshots"),
+        plain(photos.train, "photos"),
+        _repeats_as_photos(store.training(of_packshots.train(0), recipe)),
+        store.training(of_photos.train(1), recipe),
+        plain(photos.validation, "validation"),
+        plain(photos.test, "test"),
+    )
+
+
+def _repeats_as_photos(maps: MapDataset) -> MapDataset:
+    """Return the repeats of each photo as photos of their own."""
+    views = len(maps.maps) // maps.repeats
+    spread = maps.maps.reshape(views, len(maps), *maps.maps.shape[2:])
+    return MapDataset(maps.samples * maps.repeats, spread)
+
+
+def _trained(
+    options: Options,
+    compute: Compute,
+    head: str,
+    seed: int,
+    train: MapDataset,
+    validation: MapDataset,
+    classes: int,
+) -> Classifier:
+    torch.manual_seed(seed)
+    pool = HEADS[head](train.maps.shape[2])
+    model = Classifier(nn.Identity(), pool, classes).to(compute.device)
+    recipe = Recipe(head_epochs=options.epochs, finetune="head", balanced=True)
+    with TemporaryDirectory() as folder:  # a training takes a minute: it need not be resumed
+        train_head(
+            model,
+            nn.CrossEntropyLoss(),
+            recipe,
+            compute,
+            train,
+            validation,
+            seed=seed,
+            checkpoint=Path(folder) / "checkpoint.pt",
+            title=f"{head}, {classes} products",
+        )
+    return model
+
+
+def _with_gallery(model: Classifier, photos: MapDataset) -> Classifier:
+    """Return the model with a vector of each photo in the place of its linear layer."""
+    vectors, labels = _pooled(model, photos)
+    names = [str(label) for label in range(int(labels.max()) + 1)]
+    enrolled = Classifier(nn.Identity(), model.pool, 0)
+    enrolled.classifier = Gallery(vectors, labels, names)
+    return enrolled
+
+
+def _pooled(model: Classifier, photos: MapDataset) -> tuple[Tensor, Tensor]:
+    """Return what the head makes of maps, (n, D), and their labels (n,)."""
+    device = next(iter(model.parameters()), torch.empty(0)).device
+    with torch.inference_mode():
+        batches = [
+            (model.pool(maps.to(device)), labels)
+            for maps, labels in DataLoader(photos, batch_size=64)
+        ]
+    return torch.cat([pooled for pooled, _ in batches]), torch.cat([y for _, y in batches])
+
+
+def _accuracies(
+    model: Classifier, test: MapDataset, old: int, compute: Compute
+) -> dict[str, float]:
+    found = score(model, DataLoader(test, batch_size=64), compute).top5[:, 0]
+    labels = torch.tensor([sample.label for sample in test.samples])
+    right = (found == labels).double()
+    of_new = labels >= old
+    return {
+        "all": float(right.mean()),
+        "old": float(right[~of_new].mean()),
+        "new": float(right[of_new].mean()),
+    }
+
+
+def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table, a row for each head, kind of photos and way: means over the splits, in %."""
+    table = []
+    for head, name, way in dict.fromkeys((row["head"], row["from"], row["way"]) for row in rows):
+        same = [row for row in rows if (row["head"], row["from"], row["way"]) == (head, name, way)]
+        means = {
+            part: " ".join(f"{100 * row[part]:.1f}" for row in same)
+            for part in ("all", "old", "new")
+        }
+        table.append({"head": head, "new products from": name, "": way} | means)
+    return tabulate(table, headers="keys", tablefmt="github")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the table and write it beside the maps; return the exit status."""
+    set_up_console()
+    options = tyro.cli(Options, args=arguments, prog="new_products")
+    rows = []
+    for row in measure(options):
+        rows.append(row)
+        save_json(rows, options.output / "results.json")
+        print(row, file=sys.stderr, flush=True)
+    print(to_markdown(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Products that join a classifier: which maps are whose, and the table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.data.dataset import Sample
+from experiments.study import new_products
+from experiments.study.new_products import Maps, Options, joined, measure, to_markdown
+from experiments.training.feature_maps import MapDataset
+
+CLASSES, PER_CLASS, CHANNELS = 6, 4, 36
+
+
+def maps(seed: int, views: int = 1) -> MapDataset:
+    """Maps (views, n, 36, 3, 3) in which a class lights up channels of its own."""
+    samples = tuple(Sample("x", label) for label in range(CLASSES) for _ in range(PER_CLASS))
+    drawn = np.random.default_rng(seed).random((views, len(samples), CHANNELS, 3, 3))
+    for number, sample in enumerate(samples):
+        drawn[:, number, sample.label :: CLASSES] += 1
+    return MapDataset(samples, drawn.astype(np.float16))
+
+
+def test_some_classes_are_taken_and_numbered_anew():
+    all_of_them = maps(0, views=2)
+    two = all_of_them.of([4, 1], most=3)
+    assert [sample.label for sample in two.samples] == [0, 0, 0, 1, 1, 1]
+    np.testing.assert_array_equal(two.maps[:, 0], all_of_them.maps[:, 4 * PER_CLASS])
+    both = joined(two, maps(1).of([5], most=2))
+    assert [sample.label for sample in both.samples] == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert both.maps.shape[:2] == (1, 8)
+
+
+@pytest.mark.parametrize("head", ["gap", "lca"])
+def test_products_join_and_are_recognised(monkeypatch, tmp_path, head):
+    everything = Maps(maps(0), maps(1), maps(2, views=2), maps(3, views=2), maps(4), maps(5))
+    monkeypatch.setattr(new_products, "_maps", lambda *_: everything)
+    options = Options(tmp_path, heads=(head,), seeds=(0,), new=2, epochs=60, device="cpu")
+    rows = list(measure(options))
+    assert [(row["from"], row["way"]) for row in rows] == [
+        (name, way) for name in new_products.JOIN_FROM for way in ("enrolled", "trained anew")
+    ]
+    assert all(row["old"] > 0.5 and row["new"] > 0.5 for row in rows)
+    share = (CLASSES - 2) / CLASSES
+    for row in rows:
+        assert row["all"] == pytest.approx(share * row["old"] + (1 - share) * row["new"])
+    assert to_markdown(rows).count("| enrolled") == 3
+    assert torch.is_grad_enabled()
