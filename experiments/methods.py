@@ -24,6 +24,7 @@ class Method:
         head: key of `lca_fused.heads.HEADS`, for a finetuned network.
         detector: key of `experiments.matching.detectors.DETECTORS`, for keypoint matching.
         max_entropy: whether the maximum-entropy loss joins the cross-entropy.
+        gallery: whether training photos are enrolled in a gallery, and nothing is trained.
         changes: fields of the recipe that this method has in its own way.
         trick: what it adds to each of the methods in `against`, as the subject of a sentence.
         against: the methods it is measured against.
@@ -33,6 +34,7 @@ class Method:
     head: str | None = None
     detector: str | None = None
     max_entropy: bool = False
+    gallery: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)
     trick: str = ""
     against: tuple[str, ...] = ()
@@ -87,6 +89,22 @@ METHODS = {
         max_entropy=True,
         trick="the maximum-entropy loss",
         against=("lca",),
+    ),
+    # Nothing is trained: what a backbone and its pooling tell apart as they are.
+    "gap-gallery": Method("global average pooling, gallery", head="gap", gallery=True),
+    "rmac-gallery": Method(
+        "R-MAC, gallery",
+        head="rmac",
+        gallery=True,
+        trick="R-MAC without any training",
+        against=("gap-gallery",),
+    ),
+    "lca-gallery": Method(
+        "whitened LCA, gallery",
+        head="lca",
+        gallery=True,
+        trick="whitened LCA without any training",
+        against=("gap-gallery", "rmac-gallery"),
     ),
     # With a frozen backbone: what LCA is worth where features stay what they are.
     "gap-frozen": Method("global average pooling, frozen backbone", head="gap", changes=_FROZEN),

@@ -66,6 +66,22 @@ def test_what_learns_and_what_stays(arguments, tmp_path, finetune, start):
     assert not list((tmp_path / "runs").rglob("*.checkpoint.pt"))
 
 
+@pytest.mark.parametrize("method", ["gap-gallery", "lca-gallery"])
+def test_a_gallery_of_the_training_photos_is_a_row_without_training(arguments, tmp_path, method):
+    assert main([*arguments, "--method", method, "--output", str(tmp_path / "runs")]) == 0
+    (model,) = (tmp_path / "runs").glob("cells/folder/photos/*.model")
+    classifier = load_classifier(model)
+    assert classifier.classifier.counts() == {"apple": 1, "lime": 1, "plum": 1}
+    (file,) = (tmp_path / "runs").glob("cells/folder/photos/*.json")
+    found = json.loads(file.read_text())
+    tested = sorted((tmp_path / "photos/test").rglob("*.png"))
+    named = [prediction.name for prediction in classifier.predict(tested)]
+    assert named == [found["classes"][top5[0]] for top5 in found["top5"]]
+    right = [top5[0] == label for top5, label in zip(found["top5"], found["labels"], strict=True)]
+    assert sum(right) > 8
+    assert found["history"] == []
+
+
 @pytest.mark.parametrize("epoch", [1, 4], ids=["head", "everything"])
 def test_interrupted_it_goes_on_where_it_was(arguments, tmp_path, monkeypatch, caplog, epoch):
     assert main([*arguments, "--output", str(tmp_path / "undisturbed")]) == 0

@@ -19,9 +19,11 @@ from typing import Any
 
 import torch
 import torchvision
+from torch.utils.data import DataLoader
 
 from experiments.checksum import content_digests
 from experiments.data.dataset import ProductDataset, cutting_digest, dataset_digest
+from experiments.data.torch_dataset import PhotoDataset
 from experiments.matching.detectors import make_detector
 from experiments.matching.evaluate import evaluate_matching
 from experiments.matching.keypoints import Detector
@@ -33,11 +35,12 @@ from experiments.outputs import check_space, make_folder
 from experiments.results import Result, model_folder
 from experiments.training.device import Compute, device_name
 from experiments.training.distributed import in_step, on_first
+from experiments.training.enrolling import enroll
 from experiments.training.feature_maps import MapStore
 from experiments.training.head_first import train_head
 from experiments.training.photos import Photos
 from experiments.training.recipe import Recipe
-from experiments.training.scoring import Score
+from experiments.training.scoring import Score, score
 from experiments.training.trainer import Progress, Trainer
 from lca_fused.backbones import Backbone, find_backbone
 from lca_fused.classifier import Classifier
@@ -152,6 +155,8 @@ def run_cell(cell: Cell, photos: Callable[[], Photos], output: Path, workers: in
     told = on_first(_told_of)(cell)  # now: photos may be moved while it trains
     if cell.head is None:
         computed = on_first(_match)(cell, output, checkpoint)
+    elif METHODS[cell.method].gallery:
+        computed = on_first(_enroll)(cell, photos, path, output / MAPS)
     else:
         computed = _finetune(cell, photos, path, output / MAPS, workers)
     result = Result(
@@ -272,11 +277,35 @@ def _finetune(
     }
 
 
-def _train_head(cell: Cell, model: Classifier, photos: Photos, path: Path, maps: Path) -> Progress:
+def _enroll(cell: Cell, photos: Callable[[], Photos], path: Path, maps: Path) -> dict[str, Any]:
+    """Score a gallery of the training photos, as they are; cut-outs are on grounds of the seed."""
+    model = build_classifier(cell)
+    store = _map_store(cell, model, maps)
+    plain, side = cell.network.preprocessing.transform(), cell.network.preprocessing.kept_side
+    train = PhotoDataset(
+        cell.dataset.train,
+        plain,
+        repeats=cell.dataset.train_repeats,
+        seed=cell.seed,
+        cache_side=side,
+    )
+    with _memory_that_ran_out_explained():
+        model = model.to(cell.compute.device)
+        enroll(model, store.plain(train, "training"), cell.dataset.classes, cell.compute)
+        batches = DataLoader(photos().test, batch_size=cell.recipe.batch_size)
+        scored = score(model, batches, cell.compute)
+    _store_model(model, cell, scored, path)
+    return {"top5": scored.top5.tolist()}
+
+
+def _map_store(cell: Cell, model: Classifier, maps: Path) -> MapStore:
     settings = {name: cell.settings[name] for name in _OF_MAPS}
     settings["augmentation"] = asdict(cell.recipe.augmentation)
-    backbone = model.backbone.to(cell.compute.device)
-    store = MapStore(backbone, cell.compute, maps, settings)
+    return MapStore(model.backbone.to(cell.compute.device), cell.compute, maps, settings)
+
+
+def _train_head(cell: Cell, model: Classifier, photos: Photos, path: Path, maps: Path) -> Progress:
+    store = _map_store(cell, model, maps)
     validation = photos.validation
     return train_head(
         model,

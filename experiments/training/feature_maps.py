@@ -112,7 +112,9 @@ class MapStore:
 
     def plain(self, photos: PhotoDataset, split: str = "validation") -> MapDataset:
         """Return maps of photos that are not augmented; raises as `training` does."""
-        return MapDataset(photos.samples, self._maps(photos, 1, {"split": split}))
+        maps = self._maps(photos, 1, {"split": split, "seed": photos.seed})
+        drawn = maps.reshape(photos.repeats, len(photos.samples), *maps.shape[2:])
+        return MapDataset(photos.samples, drawn, photos.repeats)
 
     def _affordable_views(self, photos: PhotoDataset, recipe: Recipe) -> int:
         held = int(recipe.maps_gib * GIB) // (len(photos) * self._bytes_per_map(photos))

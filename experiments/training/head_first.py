@@ -58,7 +58,7 @@ def train_head(
         CheckpointError: the checkpoint is not one of such a run.
     """
     if recipe.start == "whitened" and isinstance(model.pool, LCA):
-        model.pool.load_state_dict(_whitened(model.pool, train).state_dict())
+        model.pool.load_state_dict(whitened(train, model.pool.out_features).state_dict())
     with _standardised(model, train, compute) as head:
         progress = Trainer(
             head,
@@ -80,10 +80,10 @@ def _of_the_head(recipe: Recipe) -> Recipe:
     )
 
 
-def _whitened(pool: LCA, train: MapDataset) -> LCA:
-    """Return the layer that whitens the training photos' regions, as `pool` is made."""
+def whitened(train: MapDataset, out_features: int) -> LCA:
+    """Return the layer that whitens the training photos' regions."""
     maps = (train[index][0][None] for index in _spread(train))
-    return LCA.from_features(maps, pool.out_features)
+    return LCA.from_features(maps, out_features)
 
 
 @contextmanager
