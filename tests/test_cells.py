@@ -75,16 +75,15 @@ def test_how_photos_are_cut_out_is_part_of_the_name_of_what_is_trained(cell, tmp
     assert named(matching, Ground.FILLED) == named(matching, None), "it sees photos as they are"
 
 
-def test_maps_of_photos_that_are_cut_out_otherwise_are_not_used(cell, monkeypatch):
-    known_by = []
-    monkeypatch.setattr(cells, "MapStore", lambda *arguments: known_by.append(arguments[-1]))
-    monkeypatch.setattr(cells, "train_head", lambda *_arguments, **_options: None)
+def test_maps_of_photos_that_are_cut_out_otherwise_are_not_used(cell):
     photo = cell.dataset.train[0]
-    for mask in (None, photo.path):
+
+    def known_by(mask):
         cut = replace(cell, dataset=replace(cell.dataset, train=(replace(photo, mask=mask),)))
-        model = SimpleNamespace(backbone=torch.nn.Identity())
-        cells._train_head(cut, model, None, Path("cell.json"), Path("maps"))
-    assert known_by[0] != known_by[1]
+        return cells._map_store(cut, SimpleNamespace(backbone=torch.nn.Identity()), Path()).settings
+
+    assert known_by(None) != known_by(photo.path)
+    assert known_by(None) == known_by(None)
 
 
 def test_a_cell_keeps_its_name_when_photos_change_while_it_trains(cell):
