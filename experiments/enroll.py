@@ -35,10 +35,11 @@ if not __package__:  # run as a file, from whatever folder: the packages are bes
 from experiments.command_lines import command_line
 from experiments.console import set_up_console
 from experiments.data.class_folders import read_class_folders
+from experiments.data.cut_out import CutOut
 from experiments.data.left_out import describe
 from experiments.data.own_output import mark_output
 from experiments.data.split_folders import find_split_folders
-from experiments.deploy.enrolling import Embedded, Embedder
+from experiments.deploy.enrolling import GROUNDS, Embedded, Embedder
 from experiments.deploy.gallery_folder import changing, sweep
 from experiments.deploy.inference import (
     MAX_MEGAPIXELS,
@@ -100,6 +101,9 @@ class Options:
     """The first time: of the cosines before the softmax; larger is more certain; default: 30."""
     per_product: Literal["all", "mean"] = "all"
     """all: a vector for each photo, the most alike counts; mean: one vector, the photos' mean."""
+    cut_out: CutOut = "auto"
+    """Packshots to cut out and embed on fresh grounds: those with transparency, a mask beside them
+    or a plain ground (auto), all, or none."""
     batch_size: int = 32
     """Photos that go through the network at once."""
     device: str = "auto"
@@ -352,6 +356,13 @@ def _embed(
             bar.update(photos)
     rate = len(product_of) / (time.perf_counter() - start)
     logger.info("%d photos, %d of them left out, %.1f img/s", len(product_of), failed, rate)
+    if packshots := embedder.lay_on_grounds(options.cut_out, options.batch_size):
+        logger.info(
+            "%d packshots are cut out and embedded on %d grounds each; --cut-out never takes them "
+            "as they are",
+            packshots,
+            GROUNDS,
+        )
     return embedder.products, failed
 
 

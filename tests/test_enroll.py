@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from experiments.deploy.gallery_folder import changing
 from experiments.enroll import main
@@ -127,6 +128,30 @@ def test_a_gallery_is_exported_as_any_classifier(gallery, tmp_path):
 
     assert export([str(gallery), "--output", str(tmp_path / "shipped"), "--formats", "onnx"]) == 0
     assert (tmp_path / "shipped" / "model.onnx").exists()
+
+
+def test_packshots_are_cut_out_and_embedded_on_grounds(model, tmp_path, caplog):
+    caplog.set_level("INFO")
+    vectors = {}
+    for how, said in (("auto", 1), ("never", 0)):
+        photos = tmp_path / how
+        for name in ("packshot", "pack"):
+            (photos / name).mkdir(parents=True)
+            pack = Image.new("RGB", (40, 40), "white" if name == "packshot" else "gold")
+            pack.paste((30, 90, 200), (12, 8, 28, 32))
+            if name == "pack":  # no plain ground: stripes up to its border
+                pack.paste((200, 0, 90), (0, 0, 40, 20))
+            pack.save(photos / name / "0.png")
+        gallery = tmp_path / f"{how} gallery"
+        caplog.clear()
+        enroll(gallery, photos, "--model", model, "--cut-out", how)
+        assert caplog.text.count("1 packshots are cut out and embedded on 8 grounds") == said
+        found = load_classifier(gallery).classifier
+        order = [found.names.index(name) for name in ("packshot", "pack")]
+        vectors[how] = found.embeddings[order]
+    cosines = (vectors["auto"] * vectors["never"]).sum(1)
+    assert cosines[0] < 0.999
+    assert cosines[1] == pytest.approx(1)
 
 
 def test_a_merely_pretrained_backbone_serves(photos, tmp_path, capsys):

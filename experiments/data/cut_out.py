@@ -41,24 +41,31 @@ def cut_out(dataset: ProductDataset, how: CutOut) -> ProductDataset:
     Raises:
         DataError: nothing is left of photos that are always to be cut out.
     """
+    train = cut_out_samples(dataset.train, how)
     if how == "never":
-        train = tuple(replace(sample, mask=None) for sample in dataset.train)
         return replace(dataset, train=train)
+    note = _in_words(train)
+    logger.info("%s: %s", dataset.name, note or "no training photo is cut out: no ground is plain")
+    return replace(dataset, train=train, notes=(*dataset.notes, *([note] if note else [])))
+
+
+def cut_out_samples(samples: Sequence[Sample], how: CutOut) -> tuple[Sample, ...]:
+    """Return photos with how each is cut out (`Sample.mask`); as `cut_out` tells, and raises."""
+    if how == "never":
+        return tuple(replace(sample, mask=None) for sample in samples)
     with ThreadPoolExecutor(default_workers()) as pool:
         looked_at = tqdm(
-            pool.map(partial(_cut, always=how == "always"), dataset.train),
-            total=len(dataset.train),
+            pool.map(partial(_cut, always=how == "always"), samples),
+            total=len(samples),
             desc="looking at grounds",
             unit="photo",
             leave=False,
             disable=None,
         )
-        train = tuple(looked_at)
+        cut = tuple(looked_at)
     if how == "always":
-        _check_all_left(train)
-    note = _in_words(train)
-    logger.info("%s: %s", dataset.name, note or "no training photo is cut out: no ground is plain")
-    return replace(dataset, train=train, notes=(*dataset.notes, *([note] if note else [])))
+        _check_all_left(cut)
+    return cut
 
 
 def _cut(sample: Sample, *, always: bool) -> Sample:

@@ -9,13 +9,20 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader
 
+from experiments.data.cut_out import CutOut, cut_out_samples
+from experiments.data.dataset import Sample
+from experiments.data.torch_dataset import PhotoDataset
 from experiments.deploy.gallery_folder import save_photo
 from experiments.deploy.inference import Batch, PhotoReader
 from experiments.training.device import Compute
 from lca_fused.classifier import Classifier
 from lca_fused.description import described
 from lca_fused.gallery import Enrolled
+
+GROUNDS = 8
+"""Grounds that a packshot which is cut out is embedded on; their mean is its vector."""
 
 
 @dataclass
@@ -80,6 +87,37 @@ class Embedder:
         reader = PhotoReader(list(self._product_of), self._preprocessing, max_pixels)
         for batch in reader.batches(batch_size, workers):
             yield len(batch.paths), {**batch.unreadable, **self._add(batch)}
+
+    def lay_on_grounds(self, how: CutOut, batch_size: int) -> int:
+        """Embed packshots anew, cut out on fresh grounds, `GROUNDS` of them each; return how many.
+
+        On white they would be more like each other than like photos from a store.
+
+        Raises:
+            DataError: nothing is left of photos that are always to be cut out.
+        """
+        paths = [path for embedded in self.products.values() for path in embedded.paths]
+        samples = cut_out_samples([Sample(path, label) for label, path in enumerate(paths)], how)
+        packshots = [sample for sample in samples if sample.mask is not None]
+        if not packshots:
+            return 0
+        photos = PhotoDataset(
+            packshots,
+            self._preprocessing.transform(),
+            repeats=GROUNDS,
+            cache_side=self._preprocessing.kept_side,
+        )
+        sums: dict[Path, Tensor] = {}
+        for images, labels in DataLoader(photos, batch_size=batch_size):
+            vectors = F.normalize(torch.stack(list(self._embed(images))), dim=1)
+            for label, vector in zip(labels.tolist(), vectors, strict=True):
+                sums[paths[label]] = sums.get(paths[label], 0) + vector
+        for embedded in self.products.values():
+            embedded.vectors = [
+                F.normalize(sums[path], dim=0) if path in sums else vector
+                for path, vector in zip(embedded.paths, embedded.vectors, strict=True)
+            ]
+        return len(packshots)
 
     def _add(self, batch: Batch) -> dict[Path, str]:
         paths = batch.readable
