@@ -1,0 +1,42 @@
+"""The examples, as somebody would run them, on photos made here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.products import write_photos
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("plain_torch.py",), ("timm_training.py", "--model", "mobilenetv2_050")],
+    ids=["plain torch", "timm"],
+)
+def test_an_example_trains(tmp_path, arguments):
+    photos = write_photos(tmp_path, train=6, test=1) / "train"
+    file, *rest = arguments
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "examples" / file),
+            str(photos),
+            "--epochs",
+            "2",
+            "--random",
+            *rest,
+        ],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    losses = [float(line.rsplit(" ", 1)[1]) for line in done.stdout.splitlines()]
+    assert len(losses) == 2
+    assert all(0 < loss < 10 for loss in losses)
