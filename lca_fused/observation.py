@@ -162,7 +162,9 @@ def _check_classifier(model: nn.Module, classifier: Scorer | None) -> None:
     if classifier is None:
         return
     if not isinstance(classifier, nn.Linear | Gallery):
-        raise TypeError(f"classifier is a {type(classifier).__name__}; expected an nn.Linear")
+        raise TypeError(
+            f"classifier is a {type(classifier).__name__}; expected an nn.Linear or a Gallery"
+        )
     if not any(module is classifier for module in model.modules()):
         raise ValueError("classifier is no part of model; pass a layer out of model.modules()")
 

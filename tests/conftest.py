@@ -13,9 +13,9 @@ from tests import quick_interpreter
 
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if _WORKERS > 1:  # else the threads of each worker, and of what it starts, wait for another's cores
-    _CORES = max(1, (os.cpu_count() or 1) // _WORKERS)
-    os.environ.setdefault("OMP_NUM_THREADS", str(_CORES))
-    torch.set_num_threads(_CORES)
+    _THREADS = max(1, (os.cpu_count() or 1) // _WORKERS)
+    os.environ.setdefault("OMP_NUM_THREADS", str(_THREADS))
+    torch.set_num_threads(_THREADS)
 
 if triton_gpu._INTERPRETED and triton_gpu.no_compiler() is None:
     quick_interpreter.install()

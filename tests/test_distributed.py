@@ -82,7 +82,8 @@ def test_two_processes_give_the_loss_curve_and_the_table_of_one(arguments, two, 
     alone = run(*ALONE, *STUDY, *arguments, "--output", str(tmp_path))
     assert without_cost(together.stdout) == without_cost(alone.stdout)
     assert together.stdout.count("Cost of training") == 1, "the first process alone prints"
-    assert together.stderr.count("lca seed 0: 100%") == alone.stderr.count("lca seed 0: 100%")
+    # A bar is drawn at 0 % once; how often after that depends on the machine.
+    assert together.stderr.count("lca seed 0:   0%") == alone.stderr.count("lca seed 0:   0%") == 1
     expected, got = cells(tmp_path), cells(output)
     assert set(got) == set(expected)
     for name in expected:

@@ -66,6 +66,22 @@ def test_what_learns_and_what_stays(arguments, tmp_path, finetune, start):
     assert not list((tmp_path / "runs").rglob("*.checkpoint.pt"))
 
 
+def test_a_method_with_a_recipe_of_its_own_is_trained_by_it(arguments, tmp_path):
+    assert main([*arguments, "--method", "gap-frozen", "--output", str(tmp_path / "runs")]) == 0
+    (file,) = (tmp_path / "runs").glob("cells/folder/photos/gap-frozen-*.json")
+    found = json.loads(file.read_text())
+    assert found["settings"]["recipe"]["finetune"] == "head"
+    assert len(found["history"]) == found["settings"]["recipe"]["head_epochs"] == 12
+
+
+def test_too_few_photos_to_whiten_is_one_sentence(arguments, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("experiments.training.head_first._ENOUGH", 1)
+    options = ["--recipe.start", "whitened", "--output", str(tmp_path / "runs")]
+    assert main([*arguments, *options]) == 1
+    assert "the training photos cannot whiten LCA: the maps have" in caplog.text
+    assert "--recipe.start random" in caplog.text
+
+
 @pytest.mark.parametrize("method", ["gap-gallery", "lca-gallery"])
 def test_a_gallery_of_the_training_photos_is_a_row_without_training(arguments, tmp_path, method):
     assert main([*arguments, "--method", method, "--output", str(tmp_path / "runs")]) == 0

@@ -34,7 +34,7 @@ def test_some_classes_are_taken_and_numbered_anew():
 
 
 @pytest.mark.parametrize("head", ["gap", "lca"])
-def test_products_join_and_are_recognised(monkeypatch, tmp_path, head):
+def test_products_join_and_are_recognised(monkeypatch, tmp_path, caplog, head):
     everything = Maps(maps(0), maps(1), maps(2, views=2), maps(3, views=2), maps(4), maps(5))
     monkeypatch.setattr(new_products, "_maps", lambda *_: everything)
     options = Options(tmp_path, heads=(head,), seeds=(0,), new=2, epochs=60, device="cpu")
@@ -46,5 +46,7 @@ def test_products_join_and_are_recognised(monkeypatch, tmp_path, head):
     share = (CLASSES - 2) / CLASSES
     for row in rows:
         assert row["all"] == pytest.approx(share * row["old"] + (1 - share) * row["new"])
+    assert new_products.main(["--data-root", "x", "--new", "5", "--device", "cpu"]) == 2
+    assert "--new is 5; expected 1 to 4 of the 6 products" in caplog.text
     assert to_markdown(rows).count("| enrolled") == 3
     assert torch.is_grad_enabled()

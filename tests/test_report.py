@@ -450,6 +450,18 @@ def test_early_stopping_is_said(tmp_path):
     assert "Training stopped after epoch 3 of 12: 2 epochs in a row were no better" in page
 
 
+@pytest.mark.parametrize(
+    ("options", "planned"),
+    [({"finetune": "head", "head_epochs": 3}, 3), ({"epochs": 4, "head_epochs": 3}, 7)],
+)
+def test_epochs_of_the_head_alone_count_as_planned(tmp_path, options, planned):
+    labels = labels_of_folder()
+    write_cell(tmp_path / "run", result(labels, labels, settings("lca", patience=2, **options)))
+    page = shown(tmp_path / "run")
+    assert ("Training stopped" in page) == (planned > 3)
+    assert (f"Training stopped after epoch 3 of {planned}" in page) == (planned > 3)
+
+
 # Charts
 
 

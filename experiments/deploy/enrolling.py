@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,7 +109,7 @@ class Embedder:
         )
         sums: dict[Path, Tensor] = {}
         for images, labels in DataLoader(photos, batch_size=batch_size):
-            vectors = F.normalize(torch.stack(list(self._embed(images))), dim=1)
+            vectors = F.normalize(self._embed(images), dim=1)
             for label, vector in zip(labels.tolist(), vectors, strict=True):
                 sums[paths[label]] = sums.get(paths[label], 0) + vector
         for embedded in self.products.values():
@@ -136,8 +136,9 @@ class Embedder:
             product.copies.append(save_photo(self.folder, photo))
         return problems
 
-    def _embed(self, images: Tensor) -> Sequence[Tensor]:
+    def _embed(self, images: Tensor) -> Tensor:
+        """Return (n, D) float32, on the CPU."""
         images = images.to(self.compute.device, memory_format=torch.channels_last)
         with torch.inference_mode():
             maps = self._model.forward_features(images)
-            return self._model.forward_head(maps, pre_logits=True).float().cpu().unbind()
+            return self._model.forward_head(maps, pre_logits=True).float().cpu()

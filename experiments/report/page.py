@@ -75,7 +75,8 @@ class Details:
     def stopped(self) -> str:
         """Whether training stopped early, in a sentence, or ""."""
         recipe = self.result.settings.get("recipe", {})
-        planned, done = recipe.get("epochs", 0), len(self.result.history)
+        epochs = 0 if recipe.get("finetune") == "head" else recipe.get("epochs", 0)
+        planned, done = recipe.get("head_epochs", 0) + epochs, len(self.result.history)
         if not 0 < done < planned:
             return ""
         return (

@@ -33,9 +33,9 @@ from experiments.networks.model import ModelError, new_classifier
 from experiments.networks.weights import fingerprint
 from experiments.outputs import check_space, make_folder
 from experiments.results import Result, model_folder
+from experiments.training.class_means import enroll_class_means
 from experiments.training.device import Compute, device_name
 from experiments.training.distributed import in_step, on_first
-from experiments.training.enrolling import enroll
 from experiments.training.feature_maps import MapStore
 from experiments.training.head_first import train_head
 from experiments.training.photos import Photos
@@ -67,7 +67,8 @@ class Cell:
             none.
         weights: file of the pretrained weights of the backbone, or of the keypoint detector; None
             for those that are fetched.
-        recipe: settings of the finetuning; with an image size (`Recipe.for_backbone`).
+        recipe: how it is finetuned, changed as its method has it; with an image size
+            (`Recipe.for_backbone`).
         compute: device and precision to compute with.
         command: command line that asked for the cell, for the report; the result does not depend on
             it.
@@ -81,6 +82,9 @@ class Cell:
     recipe: Recipe
     compute: Compute
     command: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recipe", METHODS[self.method].adapt(self.recipe))
 
     @property
     def head(self) -> str | None:
@@ -120,7 +124,7 @@ class Cell:
             "method": self.method,
             "seed": self.seed,
             "backbone": self.backbone,
-            "weights": _weights_identity(self.network, self.weights),
+            "weights": weights_identity(self.network, self.weights),
             "preprocessing": self.network.preprocessing.to_dict(),
             "recipe": asdict(self.recipe),
             "precision": str(self.compute.precision).removeprefix("torch."),
@@ -222,7 +226,8 @@ def build_classifier(cell: Cell) -> Classifier:
     return new_classifier(network, cell.head, len(cell.dataset.classes), size)
 
 
-def _weights_identity(backbone: Backbone, weights: Path | None) -> str:
+def weights_identity(backbone: Backbone, weights: Path | None) -> str:
+    """Return what tells a backbone's pretrained weights from others: a file's content, or a tag."""
     if weights is None:
         return f"{backbone.source}:{backbone.architecture}.{backbone.weights}"
     return fingerprint(weights)
@@ -291,7 +296,8 @@ def _enroll(cell: Cell, photos: Callable[[], Photos], path: Path, maps: Path) ->
     )
     with _memory_that_ran_out_explained():
         model = model.to(cell.compute.device)
-        enroll(model, store.plain(train, "training"), cell.dataset.classes, cell.compute)
+        maps_of_train = store.plain(train, "training")
+        enroll_class_means(model, maps_of_train, cell.dataset.classes, cell.compute)
         batches = DataLoader(photos().test, batch_size=cell.recipe.batch_size)
         scored = score(model, batches, cell.compute)
     _store_model(model, cell, scored, path)

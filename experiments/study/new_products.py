@@ -8,33 +8,35 @@ others join from their packshot, from a photo or from five. Backbones are frozen
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
 from tabulate import tabulate
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from experiments.console import set_up_console
 from experiments.data.cut_out import cut_out
-from experiments.data.dataset import Sample, dataset_digest
+from experiments.data.dataset import DataError, Sample, cutting_digest, dataset_digest
 from experiments.data.grocery_store import load_grocery_store
 from experiments.data.torch_dataset import PhotoDataset
 from experiments.networks.backbones import load_network
 from experiments.networks.model import new_classifier
 from experiments.storage import save_json
+from experiments.study.cells import weights_identity
 from experiments.training.device import Compute, resolve_compute
-from experiments.training.feature_maps import MapDataset, MapStore
+from experiments.training.feature_maps import MapDataset, MapStore, pooled
 from experiments.training.head_first import train_head
 from experiments.training.photos import Photos
 from experiments.training.recipe import Recipe
@@ -43,6 +45,8 @@ from lca_fused.backbones import find_backbone
 from lca_fused.classifier import Classifier
 from lca_fused.gallery import Gallery
 from lca_fused.heads import HEADS
+
+logger = logging.getLogger(__name__)
 
 JOIN_FROM = {"packshot": None, "1 store photo": 1, "5 store photos": 5}
 """Photos of each product that joins."""
@@ -58,10 +62,10 @@ class Options:
     """File of the backbone's pretrained weights; default: fetched once."""
     backbone: str = "timm:tf_efficientnet_lite0"
     """Pretrained network, which stays as it is."""
-    heads: tuple[str, ...] = ("gap", "lca")
+    heads: tuple[Literal["gap", "gap-fc", "gem", "rmac", "lca"], ...] = ("gap", "lca")
     """Heads that are trained on the old products."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the splits, a row each."""
+    """Seed of each split."""
     new: int = 11
     """Products that join."""
     epochs: int = 12
@@ -91,6 +95,11 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
     compute = resolve_compute(options.device, "float32")
     maps = _maps(options, compute)
     classes = sorted({sample.label for sample in maps.photos.samples})
+    if not 1 <= options.new <= len(classes) - 2:
+        raise DataError(
+            f"--new is {options.new}; expected 1 to {len(classes) - 2} of the {len(classes)} "
+            "products: two are needed to train a classifier"
+        )
     for head, seed in product(options.heads, options.seeds):
         order = random.Random(seed).sample(classes, len(classes))
         old, new = sorted(order[options.new :]), sorted(order[: options.new])
@@ -103,7 +112,7 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
             known = maps.augmented_photos.of(old)
             everything = joined(known, augmented.of(new, most))
             ways = {
-                "enrolled": _with_gallery(before, joined(maps.photos.of(old), plain)),
+                "enrolled": _with_gallery(before, joined(maps.photos.of(old), plain), compute),
                 "trained anew": train(everything, maps.validation.of(old + new), len(classes)),
             }
             for way, model in ways.items():
@@ -127,8 +136,13 @@ def _maps(options: Options, compute: Compute) -> Maps:
     recipe = Recipe(views=options.views)
     packshots = cut_out(load_grocery_store(options.data_root, "one-shot"), "auto")
     photos = load_grocery_store(options.data_root, "many-shot")
-    contents = [dataset_digest(dataset) for dataset in (packshots, photos)]
-    settings = {"backbone": options.backbone, "photos": contents}
+    settings = {
+        "backbone": options.backbone,
+        "weights": weights_identity(backbone, options.weights),
+        "photos": [dataset_digest(dataset) for dataset in (packshots, photos)],
+        "cut_out": cutting_digest(packshots),
+        "augmentation": asdict(recipe.augmentation),
+    }
     store = MapStore(model.backbone.to(compute.device), compute, options.output / "maps", settings)
     of_packshots, of_photos = (
         Photos.load(dataset, recipe, backbone.preprocessing) for dataset in (packshots, photos)
@@ -184,24 +198,13 @@ def _trained(
     return model
 
 
-def _with_gallery(model: Classifier, photos: MapDataset) -> Classifier:
+def _with_gallery(model: Classifier, photos: MapDataset, compute: Compute) -> Classifier:
     """Return the model with a vector of each photo in the place of its linear layer."""
-    vectors, labels = _pooled(model, photos)
+    vectors, labels = pooled(model.pool, photos, compute)
     names = [str(label) for label in range(int(labels.max()) + 1)]
     enrolled = Classifier(nn.Identity(), model.pool, 0)
-    enrolled.classifier = Gallery(vectors, labels, names)
-    return enrolled
-
-
-def _pooled(model: Classifier, photos: MapDataset) -> tuple[Tensor, Tensor]:
-    """Return what the head makes of maps, (n, D), and their labels (n,)."""
-    device = next(iter(model.parameters()), torch.empty(0)).device
-    with torch.inference_mode():
-        batches = [
-            (model.pool(maps.to(device)), labels)
-            for maps, labels in DataLoader(photos, batch_size=64)
-        ]
-    return torch.cat([pooled for pooled, _ in batches]), torch.cat([y for _, y in batches])
+    enrolled.set_gallery(Gallery(vectors, labels, names))
+    return enrolled.to(compute.device)
 
 
 def _accuracies(
@@ -219,15 +222,15 @@ def _accuracies(
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table, a row for each head, kind of photos and way: means over the splits, in %."""
+    """Return a table, a row for each head, kind of photos and way; in %, each split in turn."""
     table = []
     for head, name, way in dict.fromkeys((row["head"], row["from"], row["way"]) for row in rows):
         same = [row for row in rows if (row["head"], row["from"], row["way"]) == (head, name, way)]
-        means = {
+        accuracies = {
             part: " ".join(f"{100 * row[part]:.1f}" for row in same)
             for part in ("all", "old", "new")
         }
-        table.append({"head": head, "new products from": name, "": way} | means)
+        table.append({"head": head, "new products from": name, "": way} | accuracies)
     return tabulate(table, headers="keys", tablefmt="github")
 
 
@@ -236,10 +239,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_up_console()
     options = tyro.cli(Options, args=arguments, prog="new_products")
     rows = []
-    for row in measure(options):
-        rows.append(row)
-        save_json(rows, options.output / "results.json")
-        print(row, file=sys.stderr, flush=True)
+    try:
+        for row in measure(options):
+            rows.append(row)
+            save_json(rows, options.output / "results.json")
+            logger.info("%s", row)
+    except (ValueError, OSError) as error:
+        logger.error("error: %s", error)
+        return 2
     print(to_markdown(rows))
     return 0
 

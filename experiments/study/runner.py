@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -243,7 +243,7 @@ class Runner:
             seed=seed,
             backbone=backbone,
             weights=self._weights_of(row),
-            recipe=row.method.adapt(self.study.recipe.for_backbone(backbone)),
+            recipe=self.study.recipe.for_backbone(backbone),
             compute=self._compute,
             command=self.command,
         )
@@ -307,11 +307,13 @@ class Runner:
     def _description(self) -> dict[str, str]:
         recipe = {**asdict(self.study.recipe), **asdict(self.study.recipe.augmentation)}
         del recipe["augmentation"]
+        changes = {row.name: row.method.changes for row in self.rows if row.method.changes}
         backbones = dict.fromkeys(row.backbone for row in self.rows if row.backbone)
         return {
             "backbone": ", ".join(backbones) or "none",
             "seeds": ", ".join(map(str, self.study.seeds)) + " (keypoint matching has none)",
-            "recipe": ", ".join(f"{name}={value}" for name, value in recipe.items()),
+            "recipe": _listed(recipe),
+            **{f"recipe of {name}": _listed(changed) for name, changed in changes.items()},
             "device": f"{self._compute.device.type}, {self._compute.precision}",
             "torch": torch.__version__,
         } | self._weights_used()
@@ -320,6 +322,10 @@ class Runner:
         """Return where each network's weights come from; of files their names alone."""
         given = {f"weights of {name}": file.name for name, file in self._weights.items()}
         return weights_sources(self.rows) | given
+
+
+def _listed(fields: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in fields.items())
 
 
 def _check_names(option: str, given: Iterable[str], known: Iterable[str]) -> None:

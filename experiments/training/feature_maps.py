@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -117,7 +118,7 @@ class MapStore:
         return MapDataset(photos.samples, drawn, photos.repeats)
 
     def _affordable_views(self, photos: PhotoDataset, recipe: Recipe) -> int:
-        held = int(recipe.maps_gib * GIB) // (len(photos) * self._bytes_per_map(photos))
+        held = int(recipe.maps_gib * GIB) // _bytes(1, len(photos), *self._shape(photos))
         views = max(1, min(recipe.views, held))
         if views < recipe.views:
             logger.info(
@@ -129,8 +130,9 @@ class MapStore:
             )
         return views
 
-    def _bytes_per_map(self, photos: PhotoDataset) -> int:
-        return 2 * self._of(photos[0][0][None]).numel()
+    def _shape(self, photos: PhotoDataset) -> tuple[int, ...]:
+        """Return (C, H, W) of a photo's map."""
+        return tuple(self._of(photos[0][0][None]).shape[1:])
 
     def _maps(self, photos: PhotoDataset, views: int, more: Mapping[str, Any]) -> np.ndarray:
         """Return (views, items, C, H, W) float16, on disk."""
@@ -138,22 +140,21 @@ class MapStore:
         file = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
         if not file.exists():
             make_folder(self.folder, "the folder of feature maps")
-            needed = views * len(photos) * self._bytes_per_map(photos)
-            check_space(self.folder, needed, "feature maps (fewer with --recipe.views)")
+            shape = (views, len(photos), *self._shape(photos))
+            check_space(self.folder, _bytes(*shape), "feature maps (fewer with --recipe.views)")
             unfinished = file.with_name(f".{uuid.uuid4().hex}.tmp")
             try:
-                self._write(photos, views, unfinished)
+                self._write(photos, shape, unfinished)
                 unfinished.replace(file)
             finally:
                 unfinished.unlink(missing_ok=True)
         stored: np.ndarray = np.load(file, mmap_mode="r")
         return stored
 
-    def _write(self, photos: PhotoDataset, views: int, file: Path) -> None:
-        shape = (views, len(photos), *self._of(photos[0][0][None]).shape[1:])
+    def _write(self, photos: PhotoDataset, shape: tuple[int, ...], file: Path) -> None:
         maps = np.lib.format.open_memmap(file, "w+", dtype=np.float16, shape=shape)
-        with tqdm(total=views * len(photos), unit="img", desc="feature maps") as bar:
-            for view in range(views):
+        with tqdm(total=shape[0] * shape[1], unit="img", desc="feature maps") as bar:
+            for view in range(shape[0]):
                 photos.set_epoch(view)
                 first = 0
                 for images, _ in DataLoader(photos, batch_size=_BATCH):
@@ -167,3 +168,27 @@ class MapStore:
         images = images.to(self.compute.device, memory_format=torch.channels_last)
         with evaluation_mode(self.backbone), torch.inference_mode(), self.compute.autocast():
             return self.backbone(images).half()
+
+
+def pooled(pool: nn.Module, maps: Dataset[Any], compute: Compute) -> tuple[Tensor, Tensor]:
+    """Return what a head makes of maps, on the CPU, and their labels.
+
+    Args:
+        pool: (N, C, H, W) -> (N, D); it is moved to the device.
+        maps: n items of a `MapDataset`.
+        compute: device and precision.
+
+    Returns:
+        (n, D) float32 and (n,) int64.
+    """
+    features, labels = [], []
+    with evaluation_mode(pool.to(compute.device)), torch.inference_mode(), compute.autocast():
+        for batch, batch_labels in DataLoader(maps, batch_size=_BATCH):
+            features.append(pool(batch.to(compute.device)).float().cpu())
+            labels.append(batch_labels)
+    return torch.cat(features).clone(), torch.cat(labels)
+
+
+def _bytes(*shape: int) -> int:
+    """Return how many bytes maps take, float16."""
+    return 2 * math.prod(shape)

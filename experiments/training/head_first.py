@@ -14,17 +14,16 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
+from experiments.networks.model import ModelError
 from experiments.training.device import Compute
-from experiments.training.feature_maps import MapDataset
+from experiments.training.feature_maps import MapDataset, pooled
 from experiments.training.recipe import Recipe
 from experiments.training.trainer import Progress, Trainer
 from lca_fused import LCA
 from lca_fused.classifier import Classifier
-from lca_fused.evaluation import evaluation_mode
 
-_BATCH = 32
 _ENOUGH = 2000  # maps: the moments of more are the same to any digit that matters
 
 
@@ -54,7 +53,7 @@ def train_head(
         title: text beside the progress bar.
 
     Raises:
-        ModelError: the training loss is no longer a finite number.
+        ModelError: the training loss is no longer a finite number, or as `whitened` does.
         CheckpointError: the checkpoint is not one of such a run.
     """
     if recipe.start == "whitened" and isinstance(model.pool, LCA):
@@ -81,9 +80,19 @@ def _of_the_head(recipe: Recipe) -> Recipe:
 
 
 def whitened(train: MapDataset, out_features: int) -> LCA:
-    """Return the layer that whitens the training photos' regions."""
+    """Return the layer that whitens the training photos' regions.
+
+    Raises:
+        ModelError: there are too few photos for so many features, or their number is odd.
+    """
     maps = (train[index][0][None] for index in _spread(train))
-    return LCA.from_features(maps, out_features)
+    try:
+        return LCA.from_features(maps, out_features)
+    except ValueError as error:
+        raise ModelError(
+            f"the training photos cannot whiten LCA: {error}; or take a method without it, and "
+            "--recipe.start random"
+        ) from error
 
 
 @contextmanager
@@ -118,13 +127,10 @@ class _Standardise(nn.Module):
 
 def _moments(pool: nn.Module, train: MapDataset, compute: Compute) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of the head's features, (D,) float32."""
-    features = []
-    with evaluation_mode(pool.to(compute.device)), torch.inference_mode(), compute.autocast():
-        for maps, _ in DataLoader(Subset(train, _spread(train)), batch_size=_BATCH):
-            features.append(pool(maps.to(compute.device)).float())
-    deviation, mean = torch.std_mean(torch.cat(features), dim=0, correction=0)
+    features, _ = pooled(pool, Subset(train, _spread(train)), compute)
+    deviation, mean = torch.std_mean(features.to(compute.device), dim=0, correction=0)
     # A feature that is always 0 stays as it is.
-    return mean.clone(), torch.where(deviation > 1e-6, deviation, 1.0)
+    return mean, torch.where(deviation > 1e-6, deviation, 1.0)
 
 
 def _spread(train: MapDataset) -> range:

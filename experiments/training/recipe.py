@@ -18,7 +18,7 @@ class Recipe:
     `finetune` other than head."""
     finetune: Literal["head", "last-stages", "all"] = "all"
     """What learns from the photos: everything; the last third of the backbone's groups of layers,
-    and the head; or the head alone, on maps of the frozen backbone, in a minute on a CPU."""
+    and the head; or the head alone, on maps of the frozen backbone, in minutes on a CPU."""
     head_epochs: int = 0
     """Passes over the backbone's maps of the training photos, in which the head learns alone,
     before anything else does."""
@@ -31,9 +31,9 @@ class Recipe:
     """What LCA's layer starts from: noise, or the projection that whitens the training photos'
     regions (`LCA.from_features`)."""
     batch_size: int = 16
-    """Photos a step, of all processes and accumulated parts together."""
+    """Photos per step, of all processes and accumulated parts together."""
     accumulate: int = 1
-    """Parts a step's photos are computed in, one after the other: less memory, the same step
+    """Parts that a step's photos are computed in, one after the other: less memory, the same step
     (but for BatchNorm, where it learns: its statistics are those of a part)."""
     balanced: bool = False
     """Draw all classes equally often; an epoch has as many photos as without."""
@@ -52,7 +52,7 @@ class Recipe:
     clip_norm: float = 5.0
     """Gradients longer than this are shortened to it."""
     ema_decay: float = 0.0
-    """Decay a step of the moving average of the weights that is evaluated; 0 evaluates the
+    """Decay per step of the moving average of the weights that is evaluated; 0 evaluates the
     weights themselves."""
     patience: int = 0
     """Stop after this many epochs in a row without a better validation accuracy (a tie counts as
