@@ -1,6 +1,6 @@
 """Tables and plots from measured rows.
 
-`python -m benchmarks.report FILE.json... [--save FILE] [--readme FILE] [--page FILE]
+`python -m benchmarks.report FILE.json... [--save FILE] [--page FILE]
 [--tables FILE] [--plots DIR]` reads pytest-benchmark's JSON files or saved results.
 """
 
@@ -35,6 +35,7 @@ _TITLES = {
 _GRAPHS = (INFERENCE_GRAPH, TRAINING_GRAPH)
 _SUMMARY = (FLOOR, "lca", "lca-eager", "reference", "gap", "gap-fc", "timm-attention")
 _DEVICES = {"cpu": "CPU", "cuda": "GPU"}
+_DETAILS = "## Every head, with quartiles and memory"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,12 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = load(options.files)
     if options.save is not None:
         save(rows, options.save)
-    for page, block in (
-        (options.readme, summary(rows)),
-        (options.page, tables(rows, headline=True)),
-    ):
-        if page is not None:
-            page.write_text(replace_block(page.read_text(), block))
+    if options.page is not None:
+        block = f"{summary(rows)}\n\n{_DETAILS}\n\n{tables(rows, headline=True)}"
+        options.page.write_text(replace_block(options.page.read_text(), block))
     if options.tables is not None:
         options.tables.write_text(tables(rows, headline=False) + "\n")
     if options.plots is not None:
@@ -78,7 +76,7 @@ def tables(rows: Sequence[Row], headline: bool) -> str:
 
     Args:
         rows: measured rows, as `load` returns them.
-        headline: only the shapes of the README, measured or not; else every measured shape.
+        headline: only the shapes of `HEADLINE`, measured or not; else every measured shape.
     """
     return _by_setup(rows, lambda own: _setup_tables(own, headline))
 
@@ -198,8 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("files", nargs="+", type=Path, help="JSON files with measured rows")
     parser.add_argument("--save", type=Path, help="write the rows as one small JSON file")
-    parser.add_argument("--readme", type=Path, help="put a summary between its markers")
-    parser.add_argument("--page", type=Path, help="put the tables between its markers")
+    parser.add_argument("--page", type=Path, help="put a summary and tables between its markers")
     parser.add_argument("--tables", type=Path, help="write the tables of every measured shape")
     parser.add_argument("--plots", type=Path, help="write PNG files into this folder")
     return parser

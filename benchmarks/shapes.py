@@ -86,7 +86,7 @@ DEFAULT_SETS = {
     "cuda": "acceptance,grid,rectangles",
 }
 
-# The columns of the README's table; everything else that was measured is in the results' files.
+# The columns of the page's tables; everything else that was measured is in the results' files.
 HEADLINE = {"cpu": ACCEPTANCE_CPU, "cuda": ACCEPTANCE_CUDA}
 
 

@@ -31,12 +31,12 @@ from experiments.data.dataset import DataError, ProductDataset
 from experiments.data.folder import load_folder
 from experiments.data.generated.scenarios import write_scenario
 from experiments.data.own_output import mark_output
-from experiments.data.source import DataOptions
 from experiments.data.torch_dataset import PhotoDataset
 from experiments.methods import METHODS
 from experiments.networks.model import ModelError
 from experiments.networks.weights import WeightsError
 from experiments.outputs import OutputError, check_file, check_folder, missing_packages
+from experiments.report.attempt import attempt_report
 from experiments.report.run import FINETUNED_FILE, REPORT_FILE, next_commands
 from experiments.results import Result, model_folder
 from experiments.storage import CheckpointError, save_json
@@ -45,7 +45,6 @@ from experiments.study.finetuning import Finetuning, parse_finetuning
 from experiments.training.device import Compute, resolve_compute
 from experiments.training.distributed import INTERRUPTED, on_first, rank, run_together
 from experiments.training.photos import Photos
-from experiments.training.pretraining import pretrain_embedded_backbone
 from experiments.training.shared_memory import training_workers
 from lca_fused.photos.reading import ImageError
 from lca_fused.preprocessing import Preprocessing
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.error("  %s", options.command)
         return INTERRUPTED
     # First: nobody may be there any more to read the rest.
-    failed = on_first(_write_report)(options.output)
+    failed = on_first(attempt_report)(options.output)
     print(_in_words(result, options.output))
     return 1 if failed else 0
 
@@ -112,7 +111,7 @@ def finetune(options: Finetuning, compute: Compute, workers: int) -> Result:
         method=options.method,
         seed=options.seed,
         backbone=options.backbone,
-        weights=_weights(options, compute, workers),
+        weights=options.weights,
         recipe=recipe,
         compute=compute,
         command=options.command,
@@ -198,14 +197,6 @@ def _in_words(result: Result, output: Path) -> str:
     return "\n".join(lines)
 
 
-def _weights(options: Finetuning, compute: Compute, workers: int) -> Path | None:
-    if options.weights is not None or options.backbone != "embedded":
-        return options.weights
-    cache, size = options.output / "embedded", options.image_size
-    data = DataOptions(root=None, cache=cache, image_size=size)
-    return pretrain_embedded_backbone(options.output, data, compute, workers)
-
-
 def _check_output(output: Path) -> None:
     """See before anything is computed that it can be written, and say what the report lacks."""
     check_folder(output / "cells", "--output")
@@ -218,27 +209,6 @@ def _check_output(output: Path) -> None:
             '[experiments]" brings it',
             " and ".join(missing),
         )
-
-
-def _write_report(output: Path) -> bool:
-    """Write the report; return whether that failed, which costs nothing of what is computed."""
-    try:
-        from experiments.report.page import IncompleteReportError, write_report
-    except ImportError as error:
-        logger.error("no report: %s; install what it needs and run this command again", error)
-        return False
-    try:
-        print(f"report: {write_report(output).absolute()}")
-    except IncompleteReportError as error:
-        logger.error("error: %s", error)
-        return True
-    except OSError as error:
-        logger.error("error: no report: %s; the model is stored all the same", error)
-        return True
-    except Exception:
-        logger.exception("error: no report; the model is stored all the same")
-        return True
-    return False
 
 
 if __name__ == "__main__":

@@ -25,9 +25,14 @@ if not __package__:  # run as a file, from whatever folder: the packages are bes
 
 from experiments.console import set_up_console
 from experiments.outputs import OutputError
+from experiments.report.attempt import attempt_report
 from experiments.study.options import command, parse_study
 from experiments.study.runner import Runner
-from experiments.training.distributed import INTERRUPTED, run_together
+from experiments.training.distributed import INTERRUPTED, on_first, rank, run_together
+
+_NEXT = """go on with photos of your own, a folder per product:
+  python experiments/finetune.py PHOTOS --output runs/mine   # a classifier and its report
+  python experiments/run_all.py folder --data-root PHOTOS    # this table, of your products"""
 
 
 @run_together
@@ -58,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     print(table)
     logging.info("written to %s", ", ".join(map(str, runner.written)))
-    return 1 if runner.failed else 0
+    failed = study.page and on_first(attempt_report)(study.output)
+    if preset == "embedded" and rank() == 0:
+        print(_NEXT)
+    return 1 if runner.failed or failed else 0
 
 
 if __name__ == "__main__":

@@ -310,7 +310,8 @@ def test_the_page_is_filled_once_and_says_what_was_not_measured(report, tmp_path
     assert first.startswith("before\n")
     assert first.endswith("after\n")
     assert "old" not in first
-    line = next(line for line in first.splitlines() if line.startswith("| **LCA**"))
+    details = first.partition(report._DETAILS)[2].splitlines()
+    line = next(line for line in details if line.startswith("| **LCA**"))
     assert "2.00 (2.00-2.00)" in line
     assert line.count("not measured") == len(ACCEPTANCE_CPU) - 1
     assert "**GPU**: not measured" in first
@@ -335,12 +336,12 @@ def test_a_row_that_failed_its_check_is_not_plotted(tmp_path):
     assert plot_all([refused_row()], tmp_path) == []
 
 
-def test_the_readme_gets_a_summary(report, tmp_path):
+def test_the_page_begins_with_a_summary(report, tmp_path):
     rows = [row(), row(mode="training", seconds=0.0015), row("gap")]
-    readme = tmp_path / "README.md"
-    readme.write_text(f"{report.BEGIN}\n{report.END}\n")
-    report.main([str(written(tmp_path / "run.json", rows)), "--readme", str(readme)])
-    lines = readme.read_text().splitlines()
+    page = tmp_path / "costs.md"
+    page.write_text(f"{report.BEGIN}\n{report.END}\n")
+    report.main([str(written(tmp_path / "run.json", rows)), "--page", str(page)])
+    lines = page.read_text().partition(report._DETAILS)[0].splitlines()
     (lca,) = (line for line in lines if line.startswith("| **LCA**"))
     (gap,) = (line for line in lines if line.startswith("| global average pooling  "))
     assert "| 2.00 / 1.50 " in lca
@@ -348,7 +349,7 @@ def test_the_readme_gets_a_summary(report, tmp_path):
     assert "**GPU**: not measured." in lines
 
 
-def test_a_readme_without_markers_is_refused(report):
+def test_a_page_without_markers_is_refused(report):
     with pytest.raises(ValueError, match="benchmarks: begin"):
         report.replace_block("no markers", "tables")
 

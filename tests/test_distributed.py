@@ -48,7 +48,7 @@ def arguments(tmp_path_factory):
         *("--backbone", "embedded", "--weights", str(weights), "--workers", "1"),
         *("--device", "cpu", "--precision", "float32", "--recipe.epochs", "3", "--jobs", "1"),
         *("--recipe.image-size", "32", "--recipe.batch-size", "7", "--recipe.accumulate", "2"),
-        *("--recipe.balanced", "--recipe.ema-decay", "0.9", "--recipe.patience", "2"),
+        *("--recipe.balanced", "--recipe.ema-decay", "0.9", "--recipe.patience", "2", "--no-page"),
     ]
 
 

@@ -65,7 +65,7 @@ def run(tmp_path):
 @pytest.fixture
 def without_report(monkeypatch):
     """Drawing it takes longer than such a short training."""
-    monkeypatch.setattr("experiments.finetune._write_report", lambda _output: None)
+    monkeypatch.setattr("experiments.finetune.attempt_report", lambda _output: None)
 
 
 def cells(run):

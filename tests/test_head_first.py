@@ -32,7 +32,7 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 
 @pytest.fixture
 def arguments(tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.finetune._write_report", lambda _: False)
+    monkeypatch.setattr("experiments.finetune.attempt_report", lambda _: False)
     photos, weights = write_photos(tmp_path / "photos"), write_weights(tmp_path / "weights.pt")
     return [
         *(str(photos), "--backbone", "embedded", "--weights", str(weights), "--workers", "0"),

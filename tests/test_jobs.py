@@ -30,6 +30,7 @@ def arguments(tmp_path):
         *("--weights", str(weights), "--methods", "sift", "gap", "lca", "--seeds", "0"),
         *("--recipe.epochs", "2", "--recipe.image-size", "32", "--recipe.batch-size", "6"),
         *("--precision", "float32", "--device", "cpu", "--output", str(tmp_path / "runs")),
+        "--no-page",
     ]
 
 

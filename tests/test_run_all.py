@@ -14,8 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.data.folder import load_folder
-from experiments.data.source import DataOptions
 from experiments.download import DownloadError
 from experiments.methods import parse_rows
 from experiments.networks import backbones, weights
@@ -23,8 +21,6 @@ from experiments.paper import PAPER_DATASETS, PAPER_ROWS
 from experiments.run_all import main
 from experiments.study import cells, runner
 from experiments.study.options import PRESETS, parse_study
-from experiments.training import pretraining
-from experiments.training.device import Compute
 from experiments.training.trainer import Trainer
 from lca_fused import backbones as known_backbones
 from lca_fused import load_classifier
@@ -32,7 +28,7 @@ from lca_fused.heads import HEADS
 from tests.products import COLOURS, write_photos, write_weights
 
 FAST = ["--recipe.epochs", "2", "--recipe.image-size", "32", "--recipe.batch-size", "6"]
-FAST += ["--workers", "0", "--jobs", "1", "--precision", "float32", "--device", "cpu"]
+FAST += ["--workers", "0", "--jobs", "1", "--precision", "float32", "--device", "cpu", "--no-page"]
 
 
 @pytest.fixture
@@ -53,7 +49,8 @@ def entries(runs: Path, preset: str = "folder", dataset: str = "") -> dict[str, 
 
 
 def test_runs_every_method_and_writes_the_table(arguments, tmp_path, capsys):
-    assert main(arguments) == 0
+    assert main([*arguments, "--page"]) == 0
+    assert "LCA + maximum entropy" in (tmp_path / "runs" / "report.html").read_text()
     rows = entries(tmp_path / "runs")
     assert list(rows) == ["sift", "gap", "gap-fc", "lca", "lca-me"]
     assert [len(row["accuracies"]) for row in rows.values()] == [1, 2, 2, 2, 2]
@@ -367,48 +364,6 @@ def test_table_of_stored_cells_computes_nothing(arguments, tmp_path, monkeypatch
     rows = entries(tmp_path / "runs")
     assert len(rows["gap"]["accuracies"]) == 1
     assert rows["lca"]["not_run"]
-
-
-@pytest.fixture
-def without_weights(arguments):
-    """Arguments of a study whose backbone is pretrained where it has no file yet."""
-    place = arguments.index("--weights")
-    return [*arguments[:place], *arguments[place + 2 :], "--seeds", "0"]
-
-
-@pytest.mark.parametrize("stored", ["lca-me-seed0-0123456789ab", "lca-seed0-0123456789ab"])
-def test_table_of_stored_cells_pretrains_no_backbone(
-    without_weights, tmp_path, monkeypatch, stored
-):
-    monkeypatch.setattr(
-        "experiments.study.runner.pretrain_embedded_backbone",
-        lambda *_arguments: pytest.fail("it pretrained the backbone"),
-    )
-    cell = tmp_path / "runs" / "cells" / "folder" / "photos" / f"{stored}.json"
-    cell.parent.mkdir(parents=True)
-    cell.write_text("{}")
-    assert main([*without_weights, "--methods", "lca", "--stored-only"]) == 0
-    assert "--stored-only computes nothing" in entries(tmp_path / "runs")["lca"]["not_run"]
-
-
-def test_stored_cells_are_found_by_the_backbone_that_was_pretrained_for_them(
-    without_weights, tmp_path, monkeypatch
-):
-    runs = tmp_path / "runs"
-    photos = load_folder(write_photos(tmp_path / "pretraining"))
-    monkeypatch.setattr(pretraining, "load_scenario", lambda *_, **__: photos)
-    monkeypatch.setattr(pretraining, "is_rendered", lambda *_, **__: True)
-    pretrained = pretraining.backbone_file(runs, photos, pretraining.PRETRAINING, torch.float32)
-    runs.mkdir()
-    write_weights(pretrained)
-    options = DataOptions(root=None, cache=runs / "embedded", image_size=32)
-    compute = Compute(torch.device("cpu"), torch.float32)
-    made = pretraining.pretrain_embedded_backbone(runs, options, compute, 0)
-    assert made == pretrained, "the file that pretraining looks for"
-    assert main([*without_weights, "--methods", "gap"]) == 0
-    monkeypatch.setattr("experiments.study.cells._finetune", pytest.fail)
-    assert main([*without_weights, "--methods", "gap", "--stored-only"]) == 0
-    assert len(entries(runs)["gap"]["accuracies"]) == 1
 
 
 @pytest.fixture

@@ -47,11 +47,8 @@ def load_dataset(name: str, options: DataOptions) -> ProductDataset:
     """
     if name not in CATALOG:
         raise DataError(f"data set is {name!r}; expected one of {sorted(CATALOG)}")
-    dataset = CATALOG[name].load(options)
-    if name.startswith("embedded/"):
-        # Light falls off across their ground: a fill leaves patches of it around many of them.
-        return cut_out(dataset, "always") if options.cut_out == "always" else dataset
-    return readable(cut_out(dataset, options.cut_out), skip=options.skip_bad_images)
+    dataset = cut_out(CATALOG[name].load(options), options.cut_out)
+    return readable(dataset, skip=options.skip_bad_images)
 
 
 def readable(dataset: ProductDataset, *, skip: bool) -> ProductDataset:

@@ -26,8 +26,10 @@ from lca_fused.feature_map import feature_map, unused_names
 
 logger = logging.getLogger(__name__)
 
+BUNDLED = Path(__file__).with_name("small_resnet.safetensors")
+"""Weights of the small network of our own, pretrained on generated products."""
+
 _HINTS = {
-    "embedded": "run_all.py pretrains it on the embedded data",
     "mobilenet-v2-tf": "a torchvision mobilenet_v2(num_classes=1001) state dict converted from "
     "TensorFlow",
 }
@@ -64,6 +66,7 @@ def load_network(
     if weights is None and backbone.source == "timm":
         return _fetched_from_timm(backbone)
     classifier = unused_names(network)
+    weights = weights_file(backbone, weights)
     if weights is None:
         state, source = _fetched_from_torchvision(backbone)
     else:
@@ -72,6 +75,11 @@ def load_network(
         _refuse_another(name, state, network, classifier, weights)
     load_strictly(network, state, name, source, unused=classifier)
     return network
+
+
+def weights_file(backbone: Backbone, given: Path | None) -> Path | None:
+    """Return the file of a backbone's weights: that given, or ours; None for those fetched."""
+    return BUNDLED if given is None and backbone.source == "lca_fused" else given
 
 
 def load_feature_map(name: str, weights: Path | None) -> nn.Module:
@@ -84,6 +92,8 @@ def weights_source(name: str) -> str:
     backbone = find_backbone(name)
     if name in _HINTS:
         return _HINTS[name]
+    if backbone.source == "lca_fused":
+        return "of this repository (python -m experiments.training.pretraining made them)"
     source = f"{backbone.source}'s {backbone.architecture}, {backbone.weights}"
     return f"{source} ({backbone.licence})" if backbone.licence else source
 

@@ -28,7 +28,7 @@ from experiments.matching.detectors import make_detector
 from experiments.matching.evaluate import evaluate_matching
 from experiments.matching.keypoints import Detector
 from experiments.methods import METHODS
-from experiments.networks.backbones import load_network
+from experiments.networks.backbones import load_network, weights_file
 from experiments.networks.model import ModelError, new_classifier
 from experiments.networks.weights import fingerprint
 from experiments.outputs import check_space, make_folder
@@ -228,9 +228,10 @@ def build_classifier(cell: Cell) -> Classifier:
 
 def weights_identity(backbone: Backbone, weights: Path | None) -> str:
     """Return what tells a backbone's pretrained weights from others: a file's content, or a tag."""
-    if weights is None:
+    file = weights_file(backbone, weights)
+    if file is None:
         return f"{backbone.source}:{backbone.architecture}.{backbone.weights}"
-    return fingerprint(weights)
+    return fingerprint(file)
 
 
 def _match(cell: Cell, output: Path, checkpoint: Path) -> dict[str, Any]:

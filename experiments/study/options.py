@@ -50,6 +50,8 @@ class Study:
     report: Path | None = None
     """Where the table goes, as REPORT.md, REPORT.json and REPORT-ladder.png; default:
     OUTPUT/<preset>."""
+    page: bool = True
+    """Write OUTPUT/report.html too: charts, classes, confusions, explained photos."""
     stored_only: bool = False
     """Make the table from the cells that are stored; compute nothing."""
     paper_table: bool = False
@@ -94,6 +96,7 @@ PRESETS: dict[str, tuple[str, Study]] = {
         Study(
             datasets=("embedded/multi-packshot", "embedded/one-shot", "embedded/store"),
             backbone="embedded",
+            methods=("sift", "gap", "gap-me", "gap-fc", "lca", "lca-me", "lca-gallery"),
             seeds=(0, 1),
             paper_table=True,
             recipe=Recipe(

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from functools import cache, cached_property, lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -33,7 +33,6 @@ from experiments.study.options import Study, parse_weights
 from experiments.training.device import resolve_compute
 from experiments.training.distributed import on_first, rank
 from experiments.training.photos import Photos, augmented_photos
-from experiments.training.pretraining import is_pretrained, pretrain_embedded_backbone
 from experiments.training.shared_memory import training_workers
 from lca_fused.photos.reading import ImageError
 from lca_fused.preprocessing import Preprocessing
@@ -226,11 +225,6 @@ class Runner:
 
     def _may_be_stored(self, row: Row, dataset: ProductDataset) -> bool:
         """Whether a cell of the row can be named without computing anything, and may be there."""
-        weights_are_made_here = row.backbone == "embedded" and "embedded" not in self._weights
-        if weights_are_made_here and not is_pretrained(
-            self.study.output, self._data_options, self._compute
-        ):
-            return False
         folder = self.study.output / "cells" / dataset.name
         seeds = "-seed*" if row.backbone else "-*"
         return any(folder.glob(f"{row.method_name}{seeds}.json"))
@@ -259,14 +253,7 @@ class Runner:
         )
 
     def _weights_of(self, row: Row) -> Path | None:
-        given = self._weights.get(row.backbone or row.method.detector or "")
-        return self._pretrained if given is None and row.backbone == "embedded" else given
-
-    @cached_property
-    def _pretrained(self) -> Path:
-        return pretrain_embedded_backbone(
-            self.study.output, self._data_options, self._compute, self._workers
-        )
+        return self._weights.get(row.backbone or row.method.detector or "")
 
     def _finish(self, row: Row, dataset: str) -> None:
         entry = self.table.entries[row.name, dataset]

@@ -16,9 +16,15 @@ from pathlib import Path
 
 from experiments.data.dataset import DataError
 from experiments.data.generated.drawing import BLACK, WHITE, Colour, rgb
+from experiments.data.generated.made_up import made_up_families
 
 NEIGHBOURS = "neighbours"
 """The products that only ever stand beside the one photographed."""
+
+PRETRAINING = "pretraining"
+"""The products that the small backbone has learnt from: families of the table, and made-up ones."""
+
+_MADE_UP = 102  # families
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,9 @@ def catalogue(assortment: str) -> tuple[Design, ...]:
         known = ", ".join(assortments())
         raise DataError(f"unknown assortment {assortment!r}; there are: {known}")
     rows = [row for row in _table("families.csv") if row["assortment"] == assortment]
+    if assortment == PRETRAINING:
+        words = [flavour["word"] for flavour in _table("flavours.csv")]
+        rows += made_up_families(rows, words, _MADE_UP)
     return tuple(design for row in rows for design in _members(row))
 
 

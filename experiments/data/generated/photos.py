@@ -31,14 +31,19 @@ _BASKETS = [rgb(code) for code in ("8C8F93", "B23A48", "3E6FA3", "5B8C5A", "C9B7
 
 
 def packshot(design: Design, rng: Rng, size: int) -> Pixels:
-    """Return a clean photo of a product on a light ground, RGB uint8 [size, size, 3]."""
+    """Return a clean photo of a product on a light ground, uint8 [size, size, 4].
+
+    It is RGB, and opaque where the product is, as a catalogue's cut-outs are.
+    """
     side = _SUPERSAMPLING * size
     pack = view(design, rng.uniform(-0.42, 0.42), side)
     product, area = _placed(pack, side, 0.01, rng.uniform(0.84, 0.92), rng.normal(0, 0.7), rng)
     scene = Image.new("RGB", (side, side), (int(rng.integers(243, 256)),) * 3)
     _cast_shadow(scene, area, 0.3)
     scene.paste(product, mask=product)
-    return _pixels(_lit(scene, size, rng, rng.uniform(0.96, 1.02), 0.01))
+    photo = _lit(scene, size, rng, rng.uniform(0.96, 1.02), 0.01)
+    opacity = product.getchannel("A").resize((size, size), Image.Resampling.BOX)
+    return np.dstack([_pixels(photo), np.asarray(opacity)])
 
 
 def store_photo(design: Design, rng: Rng, size: int) -> Pixels:

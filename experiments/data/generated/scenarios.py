@@ -22,14 +22,14 @@ from tqdm import tqdm
 
 from experiments.data.dataset import DataError, ProductDataset
 from experiments.data.folder import load_folder
-from experiments.data.generated.catalogue import Design, catalogue
+from experiments.data.generated.catalogue import PRETRAINING, Design, catalogue
 from experiments.data.generated.pack import Pixels
 from experiments.data.generated.photos import packshot, store_photo
 from experiments.data.images import default_workers
 from experiments.data.source import CatalogEntry, DataOptions, Source
 from experiments.storage import save_json
 
-GENERATOR_VERSION = 3  # goes up with every change to any photo, so that old ones are replaced
+GENERATOR_VERSION = 4  # goes up with every change to any photo, so that old ones are replaced
 SPLITS = ("train", "validation", "test")
 
 _MANIFEST = "manifest.json"
@@ -65,10 +65,10 @@ class Scenario:
 
 
 SCENARIOS = {
-    "multi-packshot": Scenario("multi-packshot", 5, 0, 5, 15, 5, role="GroZi-120"),
-    "one-shot": Scenario("one-shot", 1, 0, 5, 15, 16, role="CAPG-GP"),
-    "store": Scenario("store", 0, 64, 5, 20, role="DM4VM"),
-    "pretraining": Scenario("pretraining", 10, 30, 4, 4),
+    "multi-packshot": Scenario("multi-packshot", 5, 0, 3, 12, 3, role="GroZi-120"),
+    "one-shot": Scenario("one-shot", 1, 0, 3, 12, 15, role="CAPG-GP"),
+    "store": Scenario("store", 0, 2, 3, 25, 12, role="DM4VM"),
+    "pretraining": Scenario(PRETRAINING, 10, 30, 4, 4),
 }
 
 
@@ -85,7 +85,7 @@ def load_scenario(scenario: str, root: Path, *, image_size: int = 112) -> Produc
 def write_scenario(
     scenario: str, root: Path, *, image_size: int = 112, workers: int | None = None
 ) -> Path:
-    """Render a scenario to `root`/<scenario>/<split>/<class>/<index>.png, RGB.
+    """Render a scenario to `root`/<scenario>/<split>/<class>/<index>.png.
 
     What is there already is kept where generator version, image size and counts are the same, and
     replaced where they are not. The folder appears under its name only when it is complete.
@@ -123,15 +123,11 @@ def write_scenario(
     return folder
 
 
-def is_rendered(scenario: str, root: Path, *, image_size: int = 112) -> bool:
-    """Return whether `root` holds the photos that `write_scenario` would write."""
-    return _is_complete(root / scenario, _manifest(scenario, image_size))
-
-
 def render_image(scenario: Scenario, design: Design, split: str, index: int, size: int) -> Pixels:
-    """Return the photo of a number among those of a product and split, RGB uint8 [size, size, 3].
+    """Return the photo of a number among those of a product and split, uint8 [size, size, C].
 
-    It depends on the arguments and the version alone. The first training photos are packshots.
+    It depends on the arguments and the version alone. The first training photos are packshots,
+    with their opacity (C = 4); all others are RGB.
     """
     key = (GENERATOR_VERSION, SPLITS.index(split), index, *design.slug.encode())
     is_packshot = split == "train" and index < scenario.packshots
@@ -206,7 +202,8 @@ def _render_class(scenario: Scenario, folder: Path, size: int, design: Design) -
         place.mkdir(parents=True)
         for index in range(count):
             image = render_image(scenario, design, split, index, size)
-            _, stream = cv2.imencode(".png", image[..., ::-1])
+            order = cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
+            _, stream = cv2.imencode(".png", cv2.cvtColor(image, order))
             (place / f"{index:03d}.png").write_bytes(stream.tobytes())
     return sum(counts.values())
 
