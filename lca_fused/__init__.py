@@ -20,7 +20,7 @@ from lca_fused.loss import MaxEntropyLoss
 if TYPE_CHECKING:
     from lca_fused.pretrained import load_classifier
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "LCA",

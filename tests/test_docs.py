@@ -1,4 +1,4 @@
-"""What README and docs/ say can be followed: links, examples, the reference made of docstrings."""
+"""What README and docs/ say can be followed: links, the reference made of docstrings."""
 
 from __future__ import annotations
 
@@ -22,27 +22,34 @@ def test_links_lead_somewhere(page):
     assert not missing
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_examples_are_python(page):
-    for example in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S):
-        compile(example, page.name, "exec")
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    subprocess.run([sys.executable, "-m", "mkdocs", "build", "-d", folder], check=True, cwd=ROOT)
+    return folder
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_name_programs_that_are_there(page):
-    text = page.read_text()
-    scripts = re.findall(r"python (experiments/\w+\.py)", text)
-    modules = re.findall(r"python -m ((?:experiments|benchmarks)[\w.]*)", text)
-    files = [ROOT / script for script in scripts]
-    for module in modules:
-        path = ROOT / module.rstrip(".").replace(".", "/")
-        files.append(path / "__main__.py" if path.is_dir() else path.with_suffix(".py"))
-    assert [file for file in files if not file.exists()] == []
+def test_the_reference_has_every_public_name(site):
+    page = (site / "api.html").read_text()
+    missing = [n for n in lca_fused.__all__ if not re.search(rf'id="lca_fused(\.\w+)?\.{n}"', page)]
+    assert missing == []
 
 
-def test_the_reference_has_every_public_name(tmp_path):
-    pytest.importorskip("pdoc")
-    command = [sys.executable, "-m", "pdoc", "lca_fused", "-d", "google", "-o", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-    page = (tmp_path / "lca_fused.html").read_text()
-    assert [name for name in lca_fused.__all__ if f'id="{name}"' not in page] == []
+def test_pages_of_the_site_fetch_nothing_from_elsewhere(site):
+    pages = list(site.glob("*.html"))
+    assert {page.stem for page in PAGES if page.parent == ROOT / "docs"} < {p.stem for p in pages}
+    fetched = [
+        re.findall(r'<(?:script|link|img)[^>]*="(?:https?:)?//', p.read_text()) for p in pages
+    ]
+    assert [tags for tags in fetched if tags] == []
+
+
+def test_the_site_shows_the_pictures_that_pages_take_from_beside_results(site):
+    shown = {
+        site / source
+        for page in site.glob("*.html")
+        for source in re.findall(r'<img[^>]*src="([^"]+)"', page.read_text())
+    }
+    assert any("results" in picture.parts for picture in shown)
+    assert [picture for picture in shown if not picture.is_file()] == []

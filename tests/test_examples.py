@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,16 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize(
     "arguments",
-    [("plain_torch.py",), ("timm_training.py", "--model", "mobilenetv2_050")],
-    ids=["plain torch", "timm"],
+    [
+        ("plain_torch.py",),
+        ("timm_training.py", "--model", "mobilenetv2_050"),
+        pytest.param(("lightning_training.py",), marks=pytest.mark.slow),
+    ],
+    ids=["plain torch", "timm", "lightning"],
 )
 def test_an_example_trains(tmp_path, arguments):
+    if arguments[0].startswith("lightning"):
+        pytest.importorskip("lightning")
     photos = write_photos(tmp_path, train=6, test=1) / "train"
     file, *rest = arguments
     done = subprocess.run(
@@ -37,6 +44,6 @@ def test_an_example_trains(tmp_path, arguments):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
-    losses = [float(line.rsplit(" ", 1)[1]) for line in done.stdout.splitlines()]
+    losses = [float(loss) for loss in re.findall(r"^epoch \d: loss (.*)$", done.stdout, re.M)]
     assert len(losses) == 2
     assert all(0 < loss < 10 for loss in losses)

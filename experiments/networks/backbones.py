@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 BUNDLED = Path(__file__).with_name("small_resnet.safetensors")
 """Weights of the small network of our own, pretrained on generated products."""
 
+_OF_BUNDLED = ("embedded", "lca_fused:small_resnet")
+
 _HINTS = {
     "mobilenet-v2-tf": "a torchvision mobilenet_v2(num_classes=1001) state dict converted from "
     "TensorFlow",
@@ -79,7 +81,7 @@ def load_network(
 
 def weights_file(backbone: Backbone, given: Path | None) -> Path | None:
     """Return the file of a backbone's weights: that given, or ours; None for those fetched."""
-    return BUNDLED if given is None and backbone.source == "lca_fused" else given
+    return BUNDLED if given is None and backbone.name in _OF_BUNDLED else given
 
 
 def load_feature_map(name: str, weights: Path | None) -> nn.Module:
@@ -92,7 +94,7 @@ def weights_source(name: str) -> str:
     backbone = find_backbone(name)
     if name in _HINTS:
         return _HINTS[name]
-    if backbone.source == "lca_fused":
+    if name in _OF_BUNDLED:
         return "of this repository (python -m experiments.training.pretraining made them)"
     source = f"{backbone.source}'s {backbone.architecture}, {backbone.weights}"
     return f"{source} ({backbone.licence})" if backbone.licence else source
