@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from experiments.data.catalog import CATALOG, SOURCES, load_dataset
-from experiments.data.dataset import DataError, DataNotGivenError, ProductDataset, Sample
-from experiments.data.source import CatalogEntry, DataOptions
+from experiments.data.dataset import DataError, DataNotGivenError
+from experiments.data.source import DataOptions
 from experiments.paper import PAPER_DATASETS
 
 NEED_PHOTOS = [name for name in CATALOG if not name.startswith("embedded/")]
@@ -47,14 +46,3 @@ def test_check_of_a_folder_tells_copies_of_a_photo(tmp_path):
     two_splits, two_labels = SOURCES["folder"].findings(tmp_path)
     assert "in two splits" in two_splits
     assert "under two labels" in two_labels
-
-
-def test_generated_packshots_are_cut_out_only_if_all_are(monkeypatch):
-    drawn = Sample(Path("packshot.png"), 0)
-    dataset = ProductDataset("embedded/one-shot", ("cola",), (drawn,), (), (drawn,))
-    entry = CatalogEntry(lambda _options: dataset)
-    monkeypatch.setitem(CATALOG, "embedded/one-shot", entry)
-    monkeypatch.setattr("experiments.data.catalog.cut_out", lambda _dataset, how: how)
-    options = DataOptions(root=None, cache=Path(), image_size=32)
-    assert load_dataset("embedded/one-shot", options) is dataset
-    assert load_dataset("embedded/one-shot", replace(options, cut_out="always")) == "always"
