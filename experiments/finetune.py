@@ -23,12 +23,13 @@ from pathlib import Path
 if not __package__:  # run as a file, from whatever folder: the packages are beside its own
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from experiments.command_lines import command_line
 from experiments.console import set_up_console
 from experiments.data.catalog import readable
 from experiments.data.contact_sheet import save_contact_sheet
 from experiments.data.cut_out import cut_out
 from experiments.data.dataset import DataError, ProductDataset
-from experiments.data.folder import load_folder
+from experiments.data.folder import FEW, few_photos, load_folder
 from experiments.data.generated.scenarios import write_scenario
 from experiments.data.own_output import mark_output
 from experiments.data.torch_dataset import PhotoDataset
@@ -106,6 +107,11 @@ def finetune(options: Finetuning, compute: Compute, workers: int) -> Result:
     )
     notes = _notes(dataset, balanced=recipe.balanced)
     logger.info("%s", "\n".join(notes))
+    if options.photos is not None:
+        logger.info(
+            "near-duplicates, tiny photos and more, side by side: %s",
+            command_line("check.py", options.photos),
+        )
     cell = Cell(
         dataset=replace(dataset, notes=(*notes, *dataset.notes)),
         method=options.method,
@@ -160,6 +166,9 @@ def _notes(dataset: ProductDataset, *, balanced: bool) -> list[str]:
     drawn = "every class is drawn equally often" if balanced else "photos are drawn as they are"
     classes = dataset.classes
     notes = [f"{len(dataset.train)} training photos of {len(classes)} classes, {each}: {drawn}."]
+    few = few_photos({classes[label]: count for label, count in sorted(counts.items())})
+    if few:
+        notes.append(f"{len(few)} classes have fewer than {FEW} training photos: {', '.join(few)}.")
     tested = {sample.label for sample in dataset.test}
     untested = [name for label, name in enumerate(classes) if label not in tested]
     if untested:

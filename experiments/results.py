@@ -48,6 +48,7 @@ class Result:
         folder: folder of all photos of the data set.
         images: path of each test photo, relative to `folder`.
         contents: `content_digest` of each test photo.
+        trained_contents: `content_digest` of each training photo.
         notes: what a reader of the figures has to know of the photos, a sentence each.
         seconds: duration of the whole run in seconds.
         device: name of the CPU or GPU.
@@ -68,6 +69,7 @@ class Result:
     folder: str
     images: Sequence[str]
     contents: Sequence[str]
+    trained_contents: Sequence[str]
     notes: Sequence[str]
     seconds: float
     device: str

@@ -54,6 +54,7 @@ def result(
         "folder": "/gone/photos",
         "images": [f"{k}.png" for k in range(len(labels))],
         "contents": ["0"] * len(labels),
+        "trained_contents": [],
         "notes": [],
         "best_epoch": 2,
         "history": [

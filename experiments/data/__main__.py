@@ -17,9 +17,11 @@ from typing import Annotated
 
 import tyro
 
+from experiments.command_lines import command_line
 from experiments.console import set_up_console
 from experiments.data.catalog import SOURCES
 from experiments.data.dataset import DataError
+from experiments.data.folder import FOLDER
 from experiments.data.source import Source
 from lca_fused.photos.reading import ImageError
 
@@ -40,6 +42,8 @@ def check(source: tyro.conf.Positional[str], data_root: DataRoot = None) -> int:
         data_root: folder of the photos.
     """
     chosen, root = _source(source), _root(data_root)
+    if chosen is FOLDER:
+        raise _UsageError(f"photos of your own are checked by {command_line('check.py', root)}")
     findings = chosen.findings(root)
     for finding in findings:
         print(f"- {finding}")

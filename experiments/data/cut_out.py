@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from PIL import Image
 from tqdm import tqdm
 
 from experiments.data.dataset import DataError, Ground, ProductDataset, Sample
@@ -72,14 +73,21 @@ def _cut(sample: Sample, *, always: bool) -> Sample:
     mask = sample.mask or mask_beside(sample.path)
     if mask is None:
         try:
-            mask = _told_by_itself(sample.path, always=always)
+            photo = read_rgba(sample.path, at_least=SIDE)
         except ImageError:
             return sample
+        mask = told_by_itself(sample.path, photo, always=always)
     return replace(sample, mask=mask)
 
 
-def _told_by_itself(path: Path, *, always: bool) -> Path | Ground | None:
-    photo = read_rgba(path, at_least=SIDE)
+def told_by_itself(path: Path, photo: Image.Image, *, always: bool) -> Path | Ground | None:
+    """Return what of a photo without a mask tells the product from its ground (`Sample.mask`).
+
+    Args:
+        path: of the photo.
+        photo: as `read_rgba` returns it, with at least `SIDE` pixels a side where it has as many.
+        always: whether it is cut out from any ground.
+    """
     transparency = photo.getchannel("A")
     if transparency.getextrema() != (255, 255):
         return path if always or transparency.getbbox() else None
@@ -111,7 +119,7 @@ def _if_nothing_is_left(sample: Sample) -> Path | None:
 
 def _in_words(samples: Sequence[Sample]) -> str:
     """Return how many photos are cut out and by what; nothing where none is."""
-    by = Counter(_what_tells(sample) for sample in samples if sample.mask is not None)
+    by = Counter(what_tells(sample) for sample in samples if sample.mask is not None)
     if not by:
         return ""
     return (
@@ -121,7 +129,8 @@ def _in_words(samples: Sequence[Sample]) -> str:
     )
 
 
-def _what_tells(sample: Sample) -> str:
+def what_tells(sample: Sample) -> str:
+    """Return what a photo is cut out by, in words."""
     if isinstance(sample.mask, Ground):
         return "their ground"
     return "their transparency" if sample.mask == sample.path else "a mask"

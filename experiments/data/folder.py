@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.data.class_folders import ClassFolders, describe_names, read_class_folders
-from experiments.data.copies import describe_copies, find_copies
+from experiments.data.copies import find_copies
 from experiments.data.dataset import DataError, ProductDataset, Sample
-from experiments.data.left_out import describe
+from experiments.data.left_out import LeftOut, describe
 from experiments.data.names import printable
 from experiments.data.photo_files import list_folder
 from experiments.data.source import CatalogEntry, Source
@@ -19,9 +20,40 @@ from experiments.data.splits import stratified_holdout
 
 logger = logging.getLogger(__name__)
 
+FEW = 5
+"""Training photos of a class, below which it has few to learn from."""
+
 _EPOCH_SAMPLES = 300
 _MAX_REPEATS = 16
 _FORMATS = "jpg, png, webp, tiff, gif, avif or another format that Pillow reads"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is below a folder of photos, whether or not it can be trained on.
+
+    Attributes:
+        root: the folder.
+        folders: folder of each split that has one; none where no folder is a split.
+        parts: class folders of each of these splits; where there is none, those in `root`, as
+            "train".
+    """
+
+    root: Path
+    folders: Mapping[str, Path]
+    parts: Mapping[str, ClassFolders]
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """Files and folders that are not read."""
+        of_parts = [item for part in self.parts.values() for item in part.left_out]
+        return list(dict.fromkeys([*list_folder(self.root).left_out, *of_parts]))
+
+    @property
+    def strays(self) -> list[str]:
+        """A sentence on photos beside class folders, and one on folders beside splits."""
+        ignored = _ignored_folders(self.root, self.folders.values()) if self.folders else []
+        return [*_loose_photos(self.parts.values()), *ignored]
 
 
 def load_folder(
@@ -63,27 +95,19 @@ def load_folder(
     root = Path(root)
     if train_repeats is not None and train_repeats < 1:
         raise DataError(f"train_repeats is {train_repeats}, expected at least 1, or None to choose")
-    _check_root(root)
-    folders = find_split_folders(root)
-    parts = {role: read_class_folders(folder) for role, folder in folders.items()}
-    if not folders:
-        parts = {"train": read_class_folders(root)}
-    classes = _classes(parts["train"])
-    given = {role: _samples(part, classes) for role, part in parts.items()}
-    if folders:
-        _check_splits(root, folders, given)
+    layout = read_layout(root)
+    folders, parts = layout.folders, layout.parts
+    classes, given = samples_of(layout)
     copies = find_copies(sample.path for samples in given.values() for sample in samples)
     train, test = given["train"], given.get("test", ())
-    log = [*_loose_photos(parts.values())]
-    if folders:
-        log += _ignored_folders(root, folders.values())
-    else:
+    log = layout.strays
+    if not folders:
         train, test = stratified_holdout(train, test_fraction, seed, copies=copies)
         log.append(_split_off(root, len(train), len(test), test_fraction, seed))
     validation = given.get("validation")
     if validation is None:
         train, validation = stratified_holdout(train, validation_fraction, seed, copies=copies)
-    notes = [*_left_out(root, parts.values()), *describe_names(parts.values())]
+    notes = [*describe(layout.left_out, root), *describe_names(parts.values())]
     if not quiet:
         for line in (*log, *_untested(classes, test), *notes):
             logger.warning("%s", line)
@@ -96,6 +120,36 @@ def load_folder(
         train_repeats=train_repeats or _repeats(len(train)),
         notes=tuple(notes),
     )
+
+
+def read_layout(root: Path) -> Layout:
+    """Find the splits, the class folders and the photos below a folder.
+
+    Raises:
+        DataError: `root` is missing or a file, or its folders of splits contradict each other.
+    """
+    _check_root(root)
+    folders = find_split_folders(root)
+    parts = {role: read_class_folders(folder) for role, folder in folders.items()}
+    return Layout(root, folders, parts or {"train": read_class_folders(root)})
+
+
+def samples_of(layout: Layout) -> tuple[tuple[str, ...], dict[str, tuple[Sample, ...]]]:
+    """Return the classes and the photos of each split that has a folder.
+
+    Raises:
+        DataError: see `load_folder`; whether a test set can be split off is not looked at.
+    """
+    classes = _classes(layout.parts["train"])
+    given = {role: _samples(part, classes) for role, part in layout.parts.items()}
+    if layout.folders:
+        _check_splits(layout.root, layout.folders, given)
+    return classes, given
+
+
+def few_photos(counts: Mapping[str, int]) -> list[str]:
+    """Return the classes that have photos, but fewer than `FEW`, each with how many."""
+    return [f"{name}: {count}" for name, count in counts.items() if 0 < count < FEW]
 
 
 def _check_root(root: Path) -> None:
@@ -194,11 +248,6 @@ def _loose_photos(parts: Iterable[ClassFolders]) -> list[str]:
     ]
 
 
-def _left_out(root: Path, parts: Iterable[ClassFolders]) -> list[str]:
-    items = [*list_folder(root).left_out, *(item for part in parts for item in part.left_out)]
-    return describe(items, root)
-
-
 def _untested(classes: Sequence[str], test: Iterable[Sample]) -> list[str]:
     tested = {sample.label for sample in test}
     names = [name for label, name in enumerate(classes) if label not in tested]
@@ -209,20 +258,9 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(f'"{printable(name)}"' for name in names)
 
 
-def _check(root: Path) -> list[str]:
-    """Return why a folder cannot be used, or which photos are there twice; log what is left out."""
-    try:
-        dataset = load_folder(root)
-    except DataError as error:
-        return [str(error)]
-    samples = (*dataset.train, *dataset.validation, *dataset.test)
-    return describe_copies(dataset, find_copies(sample.path for sample in samples))
-
-
 FOLDER = Source(
     name="folder",
     datasets={"folder": CatalogEntry(lambda options: load_folder(options.required_root()))},
     home="photos of your own, a folder per product",
-    check=_check,
 )
 """As the catalog knows it."""

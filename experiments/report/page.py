@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from experiments.command_lines import flatten
 from experiments.paper import paper_dataset
 from experiments.report.explanations import ExplainedPhoto, NoExplanationError, explain_photos
@@ -30,6 +28,7 @@ from experiments.report.run import (
     read_run,
     results_by_dataset,
 )
+from experiments.report.templates import environment
 from experiments.results import Entry, PhotosNotFoundError, Result
 from experiments.storage import save_text
 
@@ -128,16 +127,10 @@ def _page(run: Run, data_root: Path | None) -> tuple[str, list[str]]:
         else:
             problems.append(part)
             run = replace(run, problems=(*run.problems, part))
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "duration": _duration, "flatten": flatten}
+    templates = environment()
+    templates.filters |= {"percent": _percent, "duration": _duration, "flatten": flatten}
     tables = results_by_dataset(run)
-    page = environment.get_template("report.html.jinja").render(
+    page = templates.get_template("report.html.jinja").render(
         run=run,
         title=_title(run),
         date=datetime.date.today().isoformat(),

@@ -207,6 +207,7 @@ def _told_of(cell: Cell) -> dict[str, Any]:
         "folder": folder,
         "images": [sample.path.absolute().relative_to(folder).as_posix() for sample in data.test],
         "contents": content_digests(sample.path for sample in data.test),
+        "trained_contents": content_digests(sample.path for sample in data.train),
         "notes": data.notes,
     }
 
