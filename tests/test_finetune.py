@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import importlib
 import json
 import os
 import shlex
@@ -309,7 +310,8 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(photos, tmp_path, caplog,
 
 def test_without_jinja_the_model_is_there_all_the_same(photos, options, run, caplog, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.delitem(sys.modules, "experiments.report.page", raising=False)
+    for module in ("experiments.report.page", "experiments.report.templates"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     assert main([str(photos), *options]) == 0
     assert "no report" in caplog.messages[0], "it is said before anything is trained"
     assert "jinja2" in caplog.messages[0]
@@ -405,7 +407,7 @@ def test_a_report_that_fails_costs_neither_model_nor_message(
     def fail(_folder):
         raise KeyError("a section")
 
-    monkeypatch.setattr("experiments.report.page.write_report", fail)
+    monkeypatch.setattr(importlib.import_module("experiments.report.page"), "write_report", fail)
     assert main([str(photos), *options]) == 1
     assert "no report" in caplog.text
     assert "model: " in capsys.readouterr().out
