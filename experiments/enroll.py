@@ -34,11 +34,9 @@ if not __package__:  # run as a file, from whatever folder: the packages are bes
 
 from experiments.command_lines import command_line
 from experiments.console import set_up_console
-from experiments.data.class_folders import read_class_folders
 from experiments.data.cut_out import CutOut
-from experiments.data.left_out import describe
 from experiments.data.own_output import mark_output
-from experiments.data.split_folders import find_split_folders
+from experiments.data.product_folders import find_products
 from experiments.deploy.enrolling import GROUNDS, Embedded, Embedder
 from experiments.deploy.gallery_folder import changing, sweep
 from experiments.deploy.inference import (
@@ -174,6 +172,7 @@ def _remove(folder: Path, names: Sequence[str]) -> int:
     save_description(classifier, folder)
     sweep(folder, left)
     logger.info("%d products removed, %s", len(set(names)), _size(left))
+    _tell_of_threshold(classifier, folder)
     return 0
 
 
@@ -202,45 +201,18 @@ def _enroll(options: Options, root: Path) -> int:
         logger.error("not enrolled, as no photo could be: %s", ", ".join(without))
     photos = sum(len(embedded.paths) for embedded in products.values())
     logger.info("%d products enrolled from %d photos, %s", len(products), photos, _size(gallery))
+    _tell_of_threshold(classifier, options.gallery)
     logger.info("go on with:\n  %s PHOTO", command_line("predict.py", options.gallery))
     return 1 if failed else 0
 
 
-def find_products(root: Path) -> dict[Path, str]:
-    """Return the name of its product for every photo of a folder with a folder per product.
-
-    What else is there and left out is logged.
-
-    Raises:
-        EnrollError: there are no such folders, or one has no photos.
-    """
-    if not root.is_dir():
-        raise EnrollError(
-            f"PHOTOS {root} is {'a file' if root.exists() else 'not there'}; expected a folder "
-            "with a folder of photos per product"
+def _tell_of_threshold(classifier: Classifier, folder: Path) -> None:
+    if described(classifier).decision.threshold is not None:
+        logger.warning(
+            "its threshold was set on other products, and what it proved there does not hold for "
+            "these: set it anew with\n  %s PHOTOS --store",
+            command_line("evaluate.py", folder),
         )
-    splits = find_split_folders(root)
-    if splits:
-        raise EnrollError(
-            f"PHOTOS {root} is a data set with the folders "
-            f"{', '.join(folder.name for folder in splits.values())}; name the one to enroll"
-        )
-    found = read_class_folders(root)
-    for line in describe(found.left_out, root):
-        logger.info("%s: %s", root, line)
-    if found.empty:
-        raise EnrollError(
-            f"PHOTOS {root} has folders without photos: {', '.join(found.empty[:_LISTED])}; put "
-            "photos into them, or remove them"
-        )
-    if not found.photos:
-        loose = f" ({len(found.loose)} photos lie in it)" if found.loose else ""
-        raise EnrollError(
-            f"PHOTOS {root} has no folders of photos{loose}; expected a folder per product"
-        )
-    if found.loose:
-        logger.warning("%s: %d photos beside the folders are left out", root, len(found.loose))
-    return {path: name for name, paths in found.photos.items() for path in paths}
 
 
 def _stored(options: Options, root: Path) -> Classifier:

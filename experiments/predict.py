@@ -49,7 +49,7 @@ from experiments.training.shared_memory import workers_that_fit
 from lca_fused import load_classifier
 from lca_fused.classifier import Classifier
 from lca_fused.description import described
-from lca_fused.prediction import PredictionError, predictions_of
+from lca_fused.prediction import Prediction, PredictionError, predictions_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +67,9 @@ class Pictures(Protocol):
     """Where pictures of explained photos go."""
 
     def save(
-        self, paths: Sequence[Path], images: Tensor, classes: Sequence[int]
+        self, paths: Sequence[Path], images: Tensor, predictions: Sequence[Prediction]
     ) -> dict[Path, str]:
-        """Explain n classes of n photos: (n, 3, S, S), normalised, on the model's device.
+        """Explain what is said of n photos: (n, 3, S, S), normalised, on the model's device.
 
         Return the photos without a picture, and why.
         """
@@ -86,7 +86,8 @@ class Options:
     top_k: int = 5
     """Classes a photo, the likeliest first."""
     format: Literal["csv", "jsonl"] = "csv"
-    """csv: columns file, class_1, probability_1, ... error; jsonl: a JSON object a line."""
+    """csv: columns file, name (unknown where not accepted), accepted, class_1, probability_1, ...
+    error; jsonl: a JSON object a line."""
     output: Path | None = None
     """File of the rows, which must not be there yet; default: standard output."""
     batch_size: int = 32
@@ -131,7 +132,7 @@ class Predictor:
     """
 
     def __init__(self, classifier: Classifier, compute: Compute, top_k: int) -> None:
-        self.classes = described(classifier).classes
+        self._description = described(classifier)
         self.compute = compute
         self.top_k = top_k
         self._model = classifier.to(compute.device).to(memory_format=torch.channels_last)
@@ -151,7 +152,7 @@ class Predictor:
 
     def _row(self, path: Path, logits: Tensor) -> PhotoRow:
         try:
-            (prediction,) = predictions_of(logits, self.classes, self.top_k)
+            (prediction,) = predictions_of(logits, self._description, self.top_k)
         except PredictionError:
             return PhotoRow(
                 path, error="the network's output is not finite; try --precision float32"
@@ -244,14 +245,12 @@ def _workers(options: Options, classifier: Classifier, compute: Compute, photos:
 def _explain(
     pictures: Pictures, predictions: Sequence[PhotoRow], images: Tensor
 ) -> dict[Path, str]:
-    """Save a picture per photo, of the class that its row names first; return what went wrong."""
-    named = {
-        index: row.prediction.indices[0]
-        for index, row in enumerate(predictions)
-        if row.prediction is not None
+    """Save a picture per photo, of its likeliest class; return what went wrong."""
+    readable = {
+        index: row.prediction for index, row in enumerate(predictions) if row.prediction is not None
     }
-    paths = [predictions[index].path for index in named]
-    return pictures.save(paths, images[list(named)], list(named.values()))
+    paths = [predictions[index].path for index in readable]
+    return pictures.save(paths, images[list(readable)], list(readable.values()))
 
 
 def _in_order(paths: Sequence[Path], predictions: Sequence[PhotoRow]) -> list[PhotoRow]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lca_fused.decision import Decision
 from lca_fused.feature_map import drop_what_follows, feature_map, inside, probe
 from lca_fused.heads import HEADS
 from lca_fused.integers import integer
@@ -167,7 +168,8 @@ class Classifier(nn.Module):
         """Put a gallery in the classifier's place: its products are the classes from now on.
 
         Backbone and head stay, and so does the description, with the names of the products; the
-        accuracies in it were of other classes, and go.
+        accuracies in it were of other classes, and go. How it decides stays where a gallery of the
+        same scale was there, without the precision, which was proven on other products.
 
         Raises:
             ValueError: the gallery's vectors are not of D numbers.
@@ -179,10 +181,17 @@ class Classifier(nn.Module):
                 "another model"
             )
         device = next((p.device for p in self.parameters()), torch.device("cpu"))
+        before = getattr(self.classifier, "scale", None)
         self.classifier = gallery.to(device).train(self.training)
         self.num_classes = gallery.out_features
         if self.description is not None:
-            self.description = replace(self.description, classes=gallery.names, accuracy={})
+            same = before == gallery.scale
+            self.description = replace(
+                self.description,
+                classes=gallery.names,
+                accuracy={},
+                decision=self.description.decision.unproven() if same else Decision(),
+            )
 
     def freeze_batch_norm(self) -> None:
         """Put the backbone's BatchNorm layers in evaluation mode: their statistics stay."""

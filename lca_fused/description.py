@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from lca_fused.backbones import Backbone, find_backbone
+from lca_fused.decision import Decision
 from lca_fused.feature_map import TimmMap
 from lca_fused.heads import HEADS, head_name
 from lca_fused.layer import LCA
@@ -34,6 +35,7 @@ class Description:
         licence: the licence of the pretrained weights; empty where their source gives none.
         training: how it was trained, plain values.
         accuracy: the accuracies measured, 0..1, by what they were measured on, plain values.
+        decision: how sure it is, and when it says "unknown".
     """
 
     classes: tuple[str, ...]
@@ -45,6 +47,7 @@ class Description:
     licence: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
+    decision: Decision = field(default_factory=Decision)
 
     def __post_init__(self) -> None:
         if not self.classes or not all(isinstance(name, str) for name in self.classes):
@@ -76,6 +79,7 @@ class Description:
             "licence": self.licence,
             "accuracy": dict(self.accuracy),
             "training": dict(self.training),
+            "decision": self.decision.to_dict(),
         }
 
     @classmethod
@@ -105,6 +109,7 @@ class Description:
             licence=values.get("licence", ""),
             training=values.get("training", {}),
             accuracy=values.get("accuracy", {}),
+            decision=Decision.from_dict(values.get("decision", {})),
         )
 
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lca_fused.description import described
+from lca_fused.decision import UNKNOWN
+from lca_fused.description import Description, described
 from lca_fused.evaluation import evaluation_mode
 from lca_fused.photos.reading import read_image
 from lca_fused.preprocessing import Preprocessing, shrink
@@ -32,21 +33,24 @@ class Prediction:
     """What is said about one photo.
 
     Attributes:
-        top: the likeliest classes and their probabilities (0..1), by falling probability.
+        top: the likeliest classes and their calibrated probabilities (0..1), by falling
+            probability.
         indices: the indices of those classes.
+        accepted: whether the classifier is sure enough to name the likeliest class.
     """
 
     top: tuple[tuple[str, float], ...]
     indices: tuple[int, ...]
+    accepted: bool = True
 
     @property
     def name(self) -> str:
-        """Name of the likeliest class."""
-        return self.top[0][0]
+        """Name of the likeliest class; "unknown" where it is not accepted."""
+        return self.top[0][0] if self.accepted else UNKNOWN
 
     @property
     def probability(self) -> float:
-        """Its probability, 0..1."""
+        """Probability of the likeliest class, accepted or not, 0..1."""
         return self.top[0][1]
 
 
@@ -94,12 +98,12 @@ def predict(
             images = torch.stack([prepared(photo) for photo in many[start : start + batch_size]])
             with torch.inference_mode():
                 logits = classifier(images.to(parameter.device, parameter.dtype))
-            predictions += predictions_of(logits, description.classes, top_k)
+            predictions += predictions_of(logits, description, top_k)
     return predictions[0] if _is_one(photos) else predictions
 
 
-def predictions_of(logits: Tensor, classes: Sequence[str], top_k: int) -> list[Prediction]:
-    """Return what logits (N, K) say of N photos.
+def predictions_of(logits: Tensor, description: Description, top_k: int) -> list[Prediction]:
+    """Return what logits (N, K) of the classifier described say of N photos.
 
     Raises:
         PredictionError: a logit is not finite.
@@ -111,10 +115,14 @@ def predictions_of(logits: Tensor, classes: Sequence[str], top_k: int) -> list[P
             f"the network's output for the photos {rows[:10]} of the batch is not finite; try "
             "float32, and look for numbers that are not finite among its parameters"
         )
-    probabilities, ranked = wide.softmax(dim=1).topk(min(top_k, len(classes)))
+    classes, decision = description.classes, description.decision
+    probabilities, ranked = decision.probabilities(wide).topk(min(top_k, len(classes)))
+    accepted = decision.accepted(wide)
     return [
-        Prediction(tuple(zip((classes[i] for i in indices), p, strict=True)), tuple(indices))
-        for indices, p in zip(ranked.tolist(), probabilities.tolist(), strict=True)
+        Prediction(tuple(zip((classes[i] for i in indices), p, strict=True)), tuple(indices), sure)
+        for indices, p, sure in zip(
+            ranked.tolist(), probabilities.tolist(), accepted.tolist(), strict=True
+        )
     ]
 
 

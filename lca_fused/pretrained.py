@@ -13,6 +13,7 @@ import platform
 import re
 import tempfile
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
@@ -24,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from lca_fused.decision import Decision
 from lca_fused.description import Description, described
 from lca_fused.gallery import Gallery
 
@@ -132,10 +134,35 @@ def save_description(classifier: Classifier, folder: str | Path) -> None:
         _replace(folder / file, save(tensors, metadata={"format": "pt"}))
         photos = gallery.photos if any(gallery.photos) else ()
         values[GALLERY] = {"file": file, "scale": gallery.scale, "photos": photos}
-    _replace(folder / CONFIG_FILE, (json.dumps(values, indent=1) + "\n").encode())
+    _write_config(values, folder / CONFIG_FILE)
     for earlier in folder.glob("vectors-*.safetensors"):
         if earlier.name != file:
             earlier.unlink(missing_ok=True)
+
+
+def save_decision(decision: Decision, classes: Sequence[str], folder: str | Path) -> None:
+    """Write how a stored classifier decides; all else in its folder stays as it is.
+
+    Whenever the process is killed, the folder holds what it held before or what it is to hold.
+
+    Args:
+        decision: how it is to decide.
+        classes: those that the decision is of.
+        folder: with its config.json.
+
+    Raises:
+        PretrainedError: there is no such classifier, or it has other classes by now.
+        OSError: the folder cannot be written to; what was in it stays.
+    """
+    path = Path(folder) / CONFIG_FILE
+    values = _read_config(path)
+    if values.get("classes") != list(classes):
+        raise PretrainedError(
+            f"{path} has other classes than the threshold is of: they were changed meanwhile; run "
+            "this again"
+        )
+    values["decision"] = decision.to_dict()
+    _write_config(values, path)
 
 
 def gallery_of(classifier: Classifier) -> Gallery | None:
@@ -328,6 +355,10 @@ def difference_of(state: dict[str, Any], expected: dict[str, Any]) -> str:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _write_config(values: dict[str, Any], path: Path) -> None:
+    _replace(path, (json.dumps(values, indent=1) + "\n").encode())
 
 
 def _replace(path: Path, content: bytes) -> None:

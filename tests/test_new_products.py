@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from experiments.data.dataset import Sample
-from experiments.study import new_products
+from experiments.study import few_shot, new_products
 from experiments.study.new_products import Maps, Options, joined, measure, to_markdown
 from experiments.training.feature_maps import MapDataset
 
@@ -36,7 +38,7 @@ def test_some_classes_are_taken_and_numbered_anew():
 @pytest.mark.parametrize("head", ["gap", "lca"])
 def test_products_join_and_are_recognised(monkeypatch, tmp_path, caplog, head):
     everything = Maps(maps(0), maps(1), maps(2, views=2), maps(3, views=2), maps(4), maps(5))
-    monkeypatch.setattr(new_products, "_maps", lambda *_: everything)
+    monkeypatch.setattr(new_products, "load_maps", lambda *_: everything)
     options = Options(tmp_path, heads=(head,), seeds=(0,), new=2, epochs=60, device="cpu")
     rows = list(measure(options))
     assert [(row["from"], row["way"]) for row in rows] == [
@@ -50,3 +52,17 @@ def test_products_join_and_are_recognised(monkeypatch, tmp_path, caplog, head):
     assert "--new is 5; expected 1 to 4 of the 6 products" in caplog.text
     assert to_markdown(rows).count("| enrolled") == 3
     assert torch.is_grad_enabled()
+
+
+def test_more_photos_of_each_product_are_drawn_from_the_same_order(monkeypatch, tmp_path):
+    everything = Maps(maps(0), maps(1), maps(2, views=2), maps(3, views=2), maps(4), maps(5))
+    monkeypatch.setattr(few_shot, "load_maps", lambda *_: everything)
+    options = ["--data-root", str(tmp_path), "--heads", "gap", "gap-fc", "--seeds", "0", "1"]
+    options += ["--shots", "1", "0", "--epochs", "30", "--device", "cpu"]
+    assert few_shot.main([*options, "--output", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())
+    curves = few_shot.by_shots(rows)
+    assert set(curves) == {("gap", "trained"), ("gap", "gallery"), ("gap-fc", "trained")}
+    assert all(list(curve) == [1, 0] for curve in curves.values())
+    assert all(min(curve[0]) > 50 for curve in curves.values())
+    assert (tmp_path / "curves.png").stat().st_size > 10_000

@@ -36,6 +36,7 @@ from experiments.training.photos import Photos
 from experiments.training.recipe import Recipe
 from lca_fused import Classifier, load_classifier
 from lca_fused.photos.reading import ImageError, image_size
+from lca_fused.prediction import Prediction
 from tests.products import COLOURS, write_photos
 from tests.stored_models import write_model
 
@@ -100,8 +101,15 @@ def test_csv_holds_the_librarys_own_predictions_in_order(model, photos, tmp_path
     paths = find_photos([photos])
     assert [row["file"] for row in table] == [str(path) for path in paths]
     assert list(table[0]) == [
-        "file", "class_1", "probability_1", "class_2", "probability_2", "error"
-    ]  # fmt: skip
+        "file",
+        "name",
+        "accepted",
+        "class_1",
+        "probability_1",
+        "class_2",
+        "probability_2",
+        "error",
+    ]
     predictions = load_classifier(model).predict(paths, top_k=2, batch_size=4)
     for row, prediction in zip(table, predictions, strict=True):
         assert [row["class_1"], row["class_2"]] == [name for name, _ in prediction.top]
@@ -657,7 +665,8 @@ def test_explain_shows_the_class_it_is_given(model, photos, tmp_path, monkeypatc
     loaded, paths, images = as_seen(model, photos)
     with torch.no_grad():
         unlikely = loaded(images).argmin(dim=1).tolist()
-    explanation_images.ExplanationImages(loaded, tmp_path).save(paths, images, unlikely)
+    said = [Prediction((("x", 1.0),), (index,)) for index in unlikely]
+    explanation_images.ExplanationImages(loaded, tmp_path).save(paths, images, said)
     assert drawn == unlikely
 
 
@@ -667,9 +676,9 @@ def test_explained_are_the_classes_of_the_rows(model, photos, tmp_path, monkeypa
 
     explained = {}
 
-    def noting(_, paths, images, classes):
+    def noting(_, paths, images, predictions):
         assert len(paths) == len(images)
-        explained.update(zip(map(str, paths), classes, strict=True))
+        explained.update(zip(map(str, paths), predictions, strict=True))
         return {}
 
     monkeypatch.setattr(ExplanationImages, "save", noting)
@@ -677,9 +686,8 @@ def test_explained_are_the_classes_of_the_rows(model, photos, tmp_path, monkeypa
     written(photos / "lime" / "bad.png", b"")
     arguments = ["--output", output, "--explain", tmp_path / "pictures", "--batch-size", 4]
     predict(model, photos, *arguments, status=1)
-    classes = load_classifier(model).description.classes
     named = {row["file"]: row["class_1"] for row in rows(output) if not row["error"]}
-    assert {file: classes[index] for file, index in explained.items()} == named
+    assert {file: said.name for file, said in explained.items()} == named
 
 
 def test_explain_shows_the_photo_as_the_network_saw_it(model, photos):

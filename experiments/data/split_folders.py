@@ -27,8 +27,12 @@ _ROLES = {
 _AMBIGUOUS = frozenset({"valid", "testing"})
 
 
-def find_split_folders(root: Path) -> dict[str, Path]:
+def find_split_folders(root: Path, *, training: bool = True) -> dict[str, Path]:
     """Return the folders of "train", "validation" and "test" in `root`; letter case is ignored.
+
+    Args:
+        root: the folder.
+        training: whether a folder to train on has to be among them.
 
     Returns:
         Those that are there; nothing where no folder is a split.
@@ -42,8 +46,14 @@ def find_split_folders(root: Path) -> dict[str, Path]:
         if role is not None:
             found.setdefault(role, []).append(folder)
     if _TRAIN not in found:
-        _refuse_without_train(root, found)
-        return {}
+        if training:
+            _refuse_without_train(root, found)
+            return {}
+        found = {
+            role: certain
+            for role, folders in found.items()
+            if (certain := [f for f in folders if f.name.lower() not in _AMBIGUOUS])
+        }
     for role, folders in found.items():
         if len(folders) > 1:
             both = " and ".join(f"{folder.name}/" for folder in folders)

@@ -25,6 +25,7 @@ from lca_fused import LCA, Classifier, Explanation, explain
 from lca_fused.description import described
 from lca_fused.explanation_plots import draw_concepts, draw_heat_map
 from lca_fused.gallery import Gallery
+from lca_fused.prediction import Prediction
 from lca_fused.pretrained import gallery_of
 
 _SIZE = (13.0, 4.0)  # inches
@@ -65,14 +66,14 @@ class ExplanationImages:
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(
-        self, paths: Sequence[Path], images: Tensor, classes: Sequence[int]
+        self, paths: Sequence[Path], images: Tensor, predictions: Sequence[Prediction]
     ) -> dict[Path, str]:
-        """Explain a class of each photo.
+        """Explain the likeliest class of each photo.
 
         Args:
             paths: files of n photos; their names become those of the pictures.
             images: the photos, (n, 3, S, S), normalised, on the model's device.
-            classes: index of the class to explain for each photo, n of them.
+            predictions: what is said of each photo, n of them.
 
         Returns:
             Photos without a picture, and why; the others have theirs.
@@ -81,15 +82,15 @@ class ExplanationImages:
             return {}
         files = [self.folder / self._names.take(path.name, ".png") for path in paths]
         try:
-            explanation = self._explain(images, classes)
+            explanation = self._explain(images, predictions)
         except Exception:  # of one photo, or of so many at once
-            each = zip(files, images.split(1), classes, strict=True)
-            problems = [self._save_alone(file, image, index) for file, image, index in each]
+            each = zip(files, images.split(1), predictions, strict=True)
+            problems = [self._save_alone(file, image, said) for file, image, said in each]
         else:
             photos = described(self.classifier).preprocessing.photos_of(images)
             problems = [
-                self._draw(explanation, images, photos[index], index, file)
-                for index, file in enumerate(files)
+                self._draw(explanation, images, photos[index], index, file, said)
+                for index, (file, said) in enumerate(zip(files, predictions, strict=True))
             ]
         return {
             path: problem
@@ -97,18 +98,18 @@ class ExplanationImages:
             if problem is not None
         }
 
-    def _explain(self, images: Tensor, classes: Sequence[int]) -> Explanation:
-        target = torch.tensor(classes, device=images.device)
+    def _explain(self, images: Tensor, predictions: Sequence[Prediction]) -> Explanation:
+        target = torch.tensor([said.indices[0] for said in predictions], device=images.device)
         return explain(self.classifier, images, target)
 
-    def _save_alone(self, file: Path, image: Tensor, index: int) -> str | None:
+    def _save_alone(self, file: Path, image: Tensor, said: Prediction) -> str | None:
         try:
-            explanation = self._explain(image, [index])
+            explanation = self._explain(image, [said])
         except Exception as error:  # whatever it is, the other photos have their pictures
             file.unlink(missing_ok=True)
             return f"cannot be explained ({type(error).__name__}: {error})"
         (photo,) = described(self.classifier).preprocessing.photos_of(image)
-        return self._draw(explanation, image, photo, 0, file)
+        return self._draw(explanation, image, photo, 0, file, said)
 
     def _enrolled(self, image: Tensor, product: int) -> list[Seen]:
         """Return the enrolled photo most like an image (1, 3, S, S), explained by the image.
@@ -138,11 +139,18 @@ class ExplanationImages:
         return [Seen(explanation, photo, 0, title)]
 
     def _draw(
-        self, explanation: Explanation, images: Tensor, photo: Tensor, index: int, path: Path
+        self,
+        explanation: Explanation,
+        images: Tensor,
+        photo: Tensor,
+        index: int,
+        path: Path,
+        said: Prediction,
     ) -> str | None:
         """Draw a picture; return why it cannot be, or None."""
         try:
-            seen = [Seen(explanation, photo, index)]
+            title = None if said.accepted else f"{said.name}, most like {said.top[0][0]}"
+            seen = [Seen(explanation, photo, index, title)]
             seen += self._enrolled(images[index : index + 1], int(explanation.target[index]))
             figure = draw(seen, described(self.classifier).classes)
             save = partial(figure.savefig, format="png", dpi=_DPI, metadata=PICTURE_METADATA)

@@ -9,11 +9,17 @@ from typing import Any
 from experiments.checksum import sha256
 from experiments.console import printable
 from lca_fused.classifier import Classifier
+from lca_fused.decision import UNKNOWN, Decision
 from lca_fused.description import described
 from lca_fused.preprocessing import Preprocessing
 from lca_fused.pretrained import installed_versions
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_FORMULAS = {
+    "max-softmax": "max(softmax(logits))",
+    "energy": "log(sum(exp(logits)))",
+    "max-logit": "max(logits)",
+}
 
 
 def describe(
@@ -40,7 +46,12 @@ def describe(
         },
         "output": {"name": "logits", "shape": ["batch", len(description.classes)]},
         "preprocessing": steps(description.preprocessing),
-        "model": {k: v for k, v in description.to_dict().items() if k != "classes"},
+        "decision": decided(description.decision),
+        "model": {
+            name: value
+            for name, value in description.to_dict().items()
+            if name not in ("classes", "decision")
+        },
         "files": {
             name: {
                 "file": path.name,
@@ -51,6 +62,15 @@ def describe(
             for name, path in files.items()
         },
         "versions": installed_versions(*_PACKAGES),
+    }
+
+
+def decided(decision: Decision) -> dict[str, Any]:
+    """Return what becomes of logits: probabilities, and whether the likeliest class is named."""
+    return decision.to_dict() | {
+        "probabilities": "softmax(logits / temperature)",
+        "accepted": f"{_FORMULAS[decision.score]} > threshold; {UNKNOWN} where it is not; all "
+        "where threshold is null",
     }
 
 

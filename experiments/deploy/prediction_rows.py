@@ -74,7 +74,9 @@ class RowWriter(ABC):
 
 
 class CsvWriter(RowWriter):
-    """Columns file, class_1, probability_1, ... class_k, probability_k, error; with a header.
+    """Columns file, name, accepted, class_1, probability_1, ... class_k, probability_k, error.
+
+    The first row is a header; accepted is true or false, and where it is false the name "unknown".
 
     Args:
         file: the file to write to, opened with newline="".
@@ -92,22 +94,28 @@ class CsvWriter(RowWriter):
             f"{name}_{rank}" for rank in range(1, k + 1) for name in ("class", "probability")
         ]
         with _flushed(file):
-            self._csv.writerow(["file", *columns, "error"])
+            self._csv.writerow(["file", "name", "accepted", *columns, "error"])
 
     def _write(self, row: PhotoRow) -> None:
         cells = [cell for name, p in row.top for cell in (name, f"{p:.6f}")]
         padding = [""] * (2 * self.k - len(cells))
-        self._csv.writerow([row.path, *cells, *padding, row.error or ""])
+        said = row.prediction
+        first = ["", ""] if said is None else [said.name, str(said.accepted).lower()]
+        self._csv.writerow([row.path, *first, *cells, *padding, row.error or ""])
 
 
 class JsonLinesWriter(RowWriter):
-    """An object per line: file, and predictions (class and probability) or error."""
+    """An object per line: file, and name, accepted, predictions (class, probability) or error."""
 
     def _write(self, row: PhotoRow) -> None:
         written: dict[str, object] = {"file": printable(row.path)}
-        if row.error is not None:
+        if row.prediction is None:
             written["error"] = row.error
         else:
+            written |= {
+                "name": printable(row.prediction.name),
+                "accepted": row.prediction.accepted,
+            }
             written["predictions"] = [
                 {"class": printable(name), "probability": round(p, 6)} for name, p in row.top
             ]

@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 from PIL import Image
 
+from experiments.calibration import Bin, expected_calibration_error
 from experiments.data.own_output import PICTURE_METADATA
 from experiments.paper import paper_accuracy, paper_dataset
 from experiments.results import Entry, Result, Table
+from experiments.significance import wilson_interval
 from experiments.storage import write_atomically
 from lca_fused.photos.reading import ImageError, read_image
 
@@ -269,3 +273,51 @@ def thumbnail(path: Path) -> str | None:
 def webp_uri(content: bytes) -> str:
     """Return the content of a WebP file as a data URI."""
     return "data:image/webp;base64," + base64.b64encode(content).decode()
+
+
+def reliability_chart(before: Sequence[Bin], after: Sequence[Bin]) -> Chart:
+    """Draw the share of right answers over the probability shown, before and after calibration."""
+    with _style():
+        figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+        ax = figure.add_subplot(xlabel="probability shown, %", ylabel="right answers, %")
+        ax.plot([0, 100], [0, 100], color=_SOFT_INK, lw=1, ls=":", label="perfect")
+        for bins, colour, marker, name in zip(
+            (before, after), _COLOURS[1::-1], "so", ("before", "after"), strict=True
+        ):
+            ends = [wilson_interval(b.right, b.photos) for b in bins]
+            shown = [100 * b.confidence for b in bins]
+            ax.vlines(shown, *(100 * np.array(ends).T), color=colour, lw=2, alpha=0.35)
+            share = [100 * b.right / b.photos for b in bins]
+            ax.plot(shown, share, marker, ms=5, ls="-", lw=1, color=colour, label=name)
+        ax.set(xlim=(0, 102), ylim=(0, 102))
+        figure.legend(loc="outside lower center", ncols=3)
+        words = [
+            f"{name} the temperature {expected_calibration_error(list(bins)):.3f}"
+            for name, bins in (("before", before), ("after", after))
+        ]
+        return _chart(figure, f"Reliability: expected calibration error {', '.join(words)}.")
+
+
+def coverage_chart(
+    curve: tuple[NDArray[np.float64], NDArray[np.float64]], chosen: tuple[float, float] | None
+) -> Chart:
+    """Draw the share of right answers over the share of photos answered.
+
+    Args:
+        curve: both shares for the k surest photos, (n,) each, 0..1.
+        chosen: both at the threshold; None where no photo is refused.
+    """
+    coverage, share = (100 * values for values in curve)
+    with _style():
+        figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+        ax = figure.add_subplot(xlabel="photos answered, %", ylabel="right answers among them, %")
+        ax.plot(coverage, share, color=_COLOURS[0], lw=1.6, label="the surest photos")
+        if chosen is not None:
+            at = [100 * value for value in chosen]
+            ax.plot(*([value] for value in at), "o", ms=8, color=_COLOURS[1], label="threshold")
+        ax.set(xlim=(0, 102), ylim=(min(share.min(), 90.0) - 1, 100.5))
+        figure.legend(loc="outside lower center", ncols=2)
+        words = f"{share[-1]:.1f} % are right where all photos are answered"
+        if chosen is not None:
+            words += f", {at[1]:.1f} % where {at[0]:.1f} % are, at the threshold"
+        return _chart(figure, f"Accuracy and coverage: {words}.")

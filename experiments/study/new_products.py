@@ -93,17 +93,10 @@ class Maps:
 def measure(options: Options) -> Iterator[dict[str, Any]]:
     """Yield the accuracies, 0..1, for each head, split, kind of photos and way to join."""
     compute = resolve_compute(options.device, "float32")
-    maps = _maps(options, compute)
-    classes = sorted({sample.label for sample in maps.photos.samples})
-    if not 1 <= options.new <= len(classes) - 2:
-        raise DataError(
-            f"--new is {options.new}; expected 1 to {len(classes) - 2} of the {len(classes)} "
-            "products: two are needed to train a classifier"
-        )
+    maps = load_maps(options, compute)
     for head, seed in product(options.heads, options.seeds):
-        order = random.Random(seed).sample(classes, len(classes))
-        old, new = sorted(order[options.new :]), sorted(order[: options.new])
-        train = partial(_trained, options, compute, head, seed)
+        old, new = split(options, maps, seed)
+        train = partial(trained, options, compute, head, seed)
         before = train(maps.augmented_photos.of(old), maps.validation.of(old), len(old))
         test = maps.test.of(old + new)
         for name, most in JOIN_FROM.items():
@@ -112,12 +105,28 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
             known = maps.augmented_photos.of(old)
             everything = joined(known, augmented.of(new, most))
             ways = {
-                "enrolled": _with_gallery(before, joined(maps.photos.of(old), plain), compute),
-                "trained anew": train(everything, maps.validation.of(old + new), len(classes)),
+                "enrolled": with_gallery(before, joined(maps.photos.of(old), plain), compute),
+                "trained anew": train(everything, maps.validation.of(old + new), len(old + new)),
             }
             for way, model in ways.items():
                 accuracies = _accuracies(model, test, len(old), compute)
                 yield {"head": head, "seed": seed, "from": name, "way": way, **accuracies}
+
+
+def split(options: Options, maps: Maps, seed: int) -> tuple[list[int], list[int]]:
+    """Return the labels of old and of new products.
+
+    Raises:
+        DataError: fewer than two old ones would be left, or no new one.
+    """
+    classes = sorted({sample.label for sample in maps.photos.samples})
+    if not 1 <= options.new <= len(classes) - 2:
+        raise DataError(
+            f"--new is {options.new}; expected 1 to {len(classes) - 2} of the {len(classes)} "
+            "products: two are needed to train a classifier"
+        )
+    order = random.Random(seed).sample(classes, len(classes))
+    return sorted(order[options.new :]), sorted(order[: options.new])
 
 
 def joined(old: MapDataset, new: MapDataset) -> MapDataset:
@@ -129,7 +138,8 @@ def joined(old: MapDataset, new: MapDataset) -> MapDataset:
     return MapDataset(old.samples + moved, maps)
 
 
-def _maps(options: Options, compute: Compute) -> Maps:
+def load_maps(options: Options, compute: Compute) -> Maps:
+    """Return maps of all photos, from the options' folder where they are there."""
     backbone = find_backbone(options.backbone)
     network = load_network(options.backbone, options.weights, backbone.preprocessing.image_size)
     model = new_classifier(network, "gap", 2, backbone.preprocessing.image_size)
@@ -170,7 +180,7 @@ def _repeats_as_photos(maps: MapDataset) -> MapDataset:
     return MapDataset(maps.samples * maps.repeats, spread)
 
 
-def _trained(
+def trained(
     options: Options,
     compute: Compute,
     head: str,
@@ -179,6 +189,7 @@ def _trained(
     validation: MapDataset,
     classes: int,
 ) -> Classifier:
+    """Return a classifier of maps, its head trained on them."""
     torch.manual_seed(seed)
     pool = HEADS[head](train.maps.shape[2])
     model = Classifier(nn.Identity(), pool, classes).to(compute.device)
@@ -198,7 +209,7 @@ def _trained(
     return model
 
 
-def _with_gallery(model: Classifier, photos: MapDataset, compute: Compute) -> Classifier:
+def with_gallery(model: Classifier, photos: MapDataset, compute: Compute) -> Classifier:
     """Return the model with a vector of each photo in the place of its linear layer."""
     vectors, labels = pooled(model.pool, photos, compute)
     names = [str(label) for label in range(int(labels.max()) + 1)]

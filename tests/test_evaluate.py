@@ -1,0 +1,190 @@
+"""`evaluate.py`: calibration, thresholds that hold what they promise, and the command itself."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from experiments.calibration import expected_calibration_error, fit_temperature, reliability
+from experiments.deploy.deciding import in_words
+from experiments.evaluate import main
+from experiments.predict import main as predict
+from experiments.selective import auroc, fewest_photos, let_through, prove
+from lca_fused import load_classifier
+from lca_fused.decision import Decision
+from lca_fused.pretrained import PretrainedError, save_decision
+from tests.products import COLOURS, write_photos
+from tests.stored_models import write_model
+
+FAST = ["--device", "cpu", "--workers", "0"]
+
+
+@pytest.mark.parametrize(("precision", "photos", "power"), [(0.95, 300, 3), (0.99, 400, 9)])
+def test_a_threshold_has_the_precision_it_was_asked_for_in_95_of_100_draws(
+    precision, photos, power
+):
+    """The surer, the more often right: 1 - (1 - score)^power / 2."""
+    rng, given, broken = np.random.default_rng(0), 0, 0
+    for _ in range(300):
+        scores = rng.random(photos)
+        proof = prove(scores, rng.random(photos) < 1 - 0.5 * (1 - scores) ** power, precision)
+        of_new_photos = 1 - 0.5 * (1 - (proof.threshold or 0)) ** power / (power + 1)
+        given += proof.holds
+        broken += proof.holds and of_new_photos < precision
+    assert given > 60  # it does not hold by never giving one
+    assert broken <= 28  # as many as 300 draws with 5 % have but once in a thousand times
+
+
+def test_where_precision_is_on_the_edge_it_is_proven_in_5_of_100_draws_at_most():
+    rng = np.random.default_rng(0)
+    wrongly = sum(
+        prove(rng.random(700), rng.random(700) < 0.95 - 1e-9, 0.95).holds for _ in range(300)
+    )
+    assert wrongly <= 28
+
+
+@pytest.mark.parametrize(
+    ("precision", "errors", "photos"), [(0.99, 0, 299), (0.99, 1, 473), (0.95, 0, 59)]
+)
+def test_it_is_known_how_many_photos_a_precision_takes(precision, errors, photos):
+    assert fewest_photos(precision, errors) == photos
+    scores, right = np.linspace(1, 0, photos), np.ones(photos, bool)
+    assert prove(scores, right, precision).holds == (errors == 0 or photos >= 473)
+    assert not prove(scores[: fewest_photos(precision) - 1], right[1:], precision).holds
+
+
+def test_too_few_photos_are_said_to_be_too_few():
+    proof = prove(np.linspace(1, 0, 100), np.ones(100, bool), 0.99)
+    (line,) = in_words(proof, 100)
+    assert "it takes 299 accepted without an error" in line
+    assert "100 without an error prove 97.0 %" in line
+    many = prove(np.linspace(1, 0, 300), np.arange(300) % 10 > 0, 0.99)
+    (line,) = in_words(many, 300)
+    assert "of the 299 surest of 300 validation photos 30 are wrong, which proves 86.6 %" in line
+
+
+def test_photos_of_one_score_are_accepted_together_or_not_at_all():
+    scores = np.repeat([2.0, 1.0], [100, 100])
+    proof = prove(scores, np.arange(200) < 100, 0.95)
+    assert (proof.threshold, proof.photos, proof.errors) == (1.0, 100, 0)
+
+
+def test_temperature_lowers_the_calibration_error_of_other_photos():
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.standard_normal((2000, 10))
+    labels = np.array([rng.choice(10, p=p) for p in softmax(logits, axis=1)])
+    overconfident = 3 * logits
+    temperature = fit_temperature(overconfident[:1000], labels[:1000])
+    assert temperature == pytest.approx(3, rel=0.1)
+    held_out = overconfident[1000:], labels[1000:]
+    before, after = (
+        expected_calibration_error(reliability(held_out[0] / t, held_out[1]))
+        for t in (1, temperature)
+    )
+    assert after < before / 2
+
+
+def test_rejection_is_measured_from_the_ranks():
+    known, unknown = np.arange(1, 22.0), np.array([0.0, 1.5, 2.5, 30.0])
+    assert auroc(known, unknown) == pytest.approx((21 + 20 + 19 + 0) / 84)
+    assert let_through(known, unknown) == 0.5  # 20 of 21 are from 2 on
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "lca-seed0.model")
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Photos of known products, and of one that the classifier does not know."""
+    root = write_photos(tmp_path / "photos", train=0, test=8)
+    shutil.copytree(root / "test" / "plum", root / "test" / "cherry")
+    return root
+
+
+def evaluate(*arguments: object, status: int) -> None:
+    assert main([*map(str, arguments), *FAST]) == status
+
+
+def test_what_is_stored_is_what_predict_goes_by_and_nothing_else_changes(model, photos, tmp_path):
+    own = shutil.copytree(model, tmp_path / "own.model")
+    output = tmp_path / "evaluation"
+    arguments = (own, photos, "--output", output, "--validation", photos / "test")
+    # An untrained network is right of one photo in three: what six photos prove is less.
+    evaluate(*arguments, "--precision", 0.05, "--store", status=0)
+    decision = load_classifier(own).description.decision
+    assert decision.temperature != 1
+    assert decision.precision == 0.05
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (model, own))
+    assert before | {"decision": decision.to_dict()} == after
+    assert (own / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+    assert {path.name for path in own.iterdir()} == {path.name for path in model.iterdir()}
+
+    values = json.loads((output / "evaluation.json").read_text())
+    assert values["accuracy"]["of"] == 8 * len(COLOURS)
+    assert values["unknown_products"] == ["cherry"]
+    assert predict([str(own), str(photos), "--output", str(tmp_path / "rows.csv"), *FAST]) == 0
+    with (tmp_path / "rows.csv").open() as file:
+        accepted = [row["accepted"] == "true" for row in csv.DictReader(file)]
+    said = values["accepted"]
+    assert sum(accepted) == said["coverage"]["count"] + said["unknown_let_through"]["count"]
+    page = (output / "evaluation.html").read_text()
+    assert "Unknown products" in page
+    assert "data:image/svg" in page
+
+
+def test_half_of_the_photos_is_kept_for_the_report_and_nothing_stored_unasked(
+    model, photos, tmp_path, caplog
+):
+    caplog.set_level("INFO")
+    config = (model / "config.json").read_bytes()
+    evaluate(model, photos / "test", "--output", tmp_path / "out", status=1)
+    assert "there are no validation photos" in caplog.text
+    assert "of 16 of these photos, drawn by seed 0" in caplog.text
+    assert "1 folders are no product of the classifier" in caplog.text
+    assert "precision of 99 % cannot be proven with 16 validation photos" in caplog.text
+    assert (model / "config.json").read_bytes() == config
+
+
+def test_validation_photos_are_those_in_the_folder_of_that_name(model, photos, tmp_path, caplog):
+    caplog.set_level("INFO")
+    shutil.copytree(photos / "test" / "lime", photos / "validation" / "lime")
+    evaluate(model, photos, "--output", tmp_path / "out", status=1)
+    assert f"of the 8 photos in {photos / 'validation'}" in caplog.text
+
+
+def test_what_cannot_be_done_is_one_sentence(model, photos, tmp_path, caplog):
+    evaluate(model, photos, "--output", tmp_path, "--validation", tmp_path / "gone", status=2)
+    assert "gone is not there; expected a folder with a folder of photos" in caplog.text
+    for arguments in (["--precision", "99"], ["--store", "--stored"]):
+        with pytest.raises(SystemExit):  # by the parser of the command line
+            main([str(model), str(photos), *arguments])
+
+
+def test_folders_of_other_names_are_refused(model, photos, tmp_path, caplog):
+    for name in COLOURS:
+        shutil.rmtree(photos / "test" / name)
+    evaluate(model, photos, "--output", tmp_path / "out", status=2)
+    assert "is a product of the classifier (apple, lime, plum, ...), but cherry" in caplog.text
+
+
+def test_a_classifier_that_cannot_be_written_stays_as_it_was(model, tmp_path, monkeypatch):
+    def cut_short(*_):
+        raise OSError("killed")
+
+    own = shutil.copytree(model, tmp_path / "own.model")
+    monkeypatch.setattr(os, "replace", cut_short)
+    with pytest.raises(OSError, match="killed"):
+        save_decision(Decision(2.0), sorted(COLOURS), own)
+    monkeypatch.undo()
+    assert load_classifier(own).description.decision == Decision()
+    with pytest.raises(PretrainedError, match="has other classes than the threshold is of"):
+        save_decision(Decision(2.0), ["apple"], own)
