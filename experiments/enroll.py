@@ -37,7 +37,13 @@ from experiments.console import set_up_console
 from experiments.data.cut_out import CutOut
 from experiments.data.own_output import mark_output
 from experiments.data.product_folders import find_products
-from experiments.deploy.enrolling import GROUNDS, Embedded, Embedder
+from experiments.deploy.enrolling import (
+    GROUNDS,
+    Embedded,
+    Embedder,
+    add_to_gallery,
+    lookalikes_of,
+)
 from experiments.deploy.gallery_folder import changing, sweep
 from experiments.deploy.inference import (
     MAX_MEGAPIXELS,
@@ -54,8 +60,8 @@ from lca_fused import LCA, load_classifier
 from lca_fused.backbones import find_backbone
 from lca_fused.classifier import Classifier
 from lca_fused.description import described
-from lca_fused.gallery import SCALE, Gallery, lookalikes
-from lca_fused.pretrained import CONFIG_FILE, gallery_of, save_description, save_pretrained
+from lca_fused.gallery import SCALE, Gallery
+from lca_fused.pretrained import CONFIG_FILE, gallery_of, save_description
 
 logger = logging.getLogger(__name__)
 
@@ -182,19 +188,16 @@ def _enroll(options: Options, root: Path) -> int:
     classifier = _new(options, root) if new else _stored(options, root)
     if new:
         mark_output(options.gallery)
-    before = gallery_of(classifier)
     products, failed = _embed(options, classifier, product_of)
     if not products:
         raise EnrollError(f"no photo of {root} could be enrolled, as listed above")
-    mean = options.per_product == "mean"
-    enrolled = {name: embedded.enrolled(mean=mean) for name, embedded in products.items()}
-    if new or before is None:
-        gallery = Gallery.of(enrolled, SCALE if options.scale is None else options.scale)
-    else:
-        gallery = before.with_products(enrolled)
-    classifier.cpu().set_gallery(gallery)
-    (save_pretrained if new else save_description)(classifier, options.gallery)
-    sweep(options.gallery, gallery)
+    gallery = add_to_gallery(
+        classifier,
+        options.gallery,
+        products,
+        mean=options.per_product == "mean",
+        scale=SCALE if options.scale is None else options.scale,
+    )
     _warn(gallery, products)
     without = sorted(set(product_of.values()) - set(products))
     if without:
@@ -340,11 +343,8 @@ def _embed(
 
 def _warn(gallery: Gallery, products: Mapping[str, Embedded]) -> None:
     """Log which photos are nearly as like another product as like their own."""
-    photos = [(name, path) for name, embedded in products.items() for path in embedded.paths]
-    vectors = torch.stack([v for embedded in products.values() for v in embedded.vectors])
-    found = lookalikes(gallery, vectors, [name for name, _ in photos])
-    for one in found[:_LISTED]:
-        name, path = photos[one.photo]
+    found = lookalikes_of(gallery, products)
+    for path, name, one in found[:_LISTED]:
         logger.warning(
             "%s: nearly as like %s (cosine %.3f) as like %s (%.3f)",
             path, one.other, one.cosine, name, one.own,
@@ -354,7 +354,7 @@ def _warn(gallery: Gallery, products: Mapping[str, Embedded]) -> None:
             "%d of %d photos are nearly as like another product: see that they lie in the right "
             "folder, or enroll photos that show what differs",
             len(found),
-            len(photos),
+            sum(len(embedded.paths) for embedded in products.values()),
         )
 
 

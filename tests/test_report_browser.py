@@ -1,7 +1,6 @@
 """The report in a real browser; skipped where there is no Chromium."""
 
 import re
-import shutil
 import subprocess
 from html import escape
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments.report.page import write_report
+from tests.browser import BROWSER, DESKTOP, PHONE, command
 from tests.products import write_photos
 from tests.stored_runs import (
     labels_of_folder,
@@ -21,17 +21,8 @@ from tests.stored_runs import (
     write_study,
 )
 
-BROWSER = next(
-    (
-        path
-        for name in ("chromium", "chromium-browser", "google-chrome", "chrome")
-        if (path := shutil.which(name))
-    ),
-    None,
-)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH")
 
-PHONE, DESKTOP = 390, 1400  # pixels
 DARK = "--blink-settings=preferredColorScheme=0"
 # What sticks out of the page to the right, but for what is in a box that scrolls by itself.
 MEASURE = """<script>
@@ -63,12 +54,9 @@ def report(tmp_path_factory):
 
 
 def browse(profile: Path, page: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
-    command += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
-    command += ["--disable-sync", "--hide-scrollbars", "--enable-logging=stderr"]
-    command += [f"--user-data-dir={profile / 'profile'}", "--virtual-time-budget=5000"]
+    always = [*command(profile / "profile"), "--virtual-time-budget=5000"]
     return subprocess.run(
-        [*command, *options, page.as_uri()], capture_output=True, text=True, check=True, timeout=120
+        [*always, *options, page.as_uri()], capture_output=True, text=True, check=True, timeout=120
     )
 
 

@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader
 from experiments.data.cut_out import CutOut, cut_out_samples
 from experiments.data.dataset import Sample
 from experiments.data.torch_dataset import PhotoDataset
-from experiments.deploy.gallery_folder import save_photo
+from experiments.deploy.gallery_folder import save_photo, sweep
 from experiments.deploy.inference import Batch, PhotoReader
 from experiments.training.device import Compute
 from lca_fused.classifier import Classifier
 from lca_fused.description import described
-from lca_fused.gallery import Enrolled
+from lca_fused.gallery import SCALE, Enrolled, Gallery, Lookalike, lookalikes
+from lca_fused.pretrained import CONFIG_FILE, gallery_of, save_description, save_pretrained
 
 GROUNDS = 8
 """Grounds that a packshot which is cut out is embedded on; their mean is its vector."""
@@ -142,3 +143,45 @@ class Embedder:
         with torch.inference_mode():
             maps = self._model.forward_features(images)
             return self._model.forward_head(maps, pre_logits=True).float().cpu()
+
+
+def add_to_gallery(
+    classifier: Classifier,
+    folder: Path,
+    products: Mapping[str, Embedded],
+    *,
+    mean: bool,
+    scale: float = SCALE,
+) -> Gallery:
+    """Write a gallery with products more; killed at any moment, it is as before or as asked for.
+
+    Args:
+        classifier: the gallery's, or that of a folder where there is none yet: of its own classes
+            nothing is kept; moved to the CPU.
+        folder: folder of the gallery, which no other process is changing.
+        products: photos of products by their names; each replaces what is known of it.
+        mean: whether to keep a vector per product instead of one per photo.
+        scale: that of a new gallery.
+
+    Raises:
+        GalleryError: the vectors do not go with the gallery's.
+        OSError: the folder cannot be written to; the gallery is as before.
+    """
+    new = not (folder / CONFIG_FILE).exists()
+    before = None if new else gallery_of(classifier)
+    enrolled = {name: embedded.enrolled(mean=mean) for name, embedded in products.items()}
+    gallery = Gallery.of(enrolled, scale) if before is None else before.with_products(enrolled)
+    classifier.cpu().set_gallery(gallery)
+    (save_pretrained if new else save_description)(classifier, folder)
+    sweep(folder, gallery)
+    return gallery
+
+
+def lookalikes_of(
+    gallery: Gallery, products: Mapping[str, Embedded]
+) -> list[tuple[Path, str, Lookalike]]:
+    """Return which photos of products are nearly as like another, with the product of each."""
+    photos = [(path, name) for name, embedded in products.items() for path in embedded.paths]
+    vectors = torch.stack([v for embedded in products.values() for v in embedded.vectors])
+    found = lookalikes(gallery, vectors, [name for _, name in photos])
+    return [(*photos[one.photo], one) for one in found]

@@ -52,7 +52,7 @@ class ExplanationImages:
     def __init__(
         self, classifier: Classifier, folder: Path, gallery_folder: Path | None = None
     ) -> None:
-        if not isinstance(classifier.pool, LCA):
+        if not explainable(classifier):
             head = described(classifier).head["name"]
             raise ExplanationError(
                 f"the model's head is {head!r}, and only logits over LCA are sums over the "
@@ -111,33 +111,6 @@ class ExplanationImages:
         (photo,) = described(self.classifier).preprocessing.photos_of(image)
         return self._draw(explanation, image, photo, 0, file, said)
 
-    def _enrolled(self, image: Tensor, product: int) -> list[Seen]:
-        """Return the enrolled photo most like an image (1, 3, S, S), explained by the image.
-
-        Its logit is for a gallery whose one vector is the image's own embedding: the same cosine,
-        taken apart over the other photo. Its copy is a JPEG, so the sum differs a little.
-        """
-        gallery = gallery_of(self.classifier)
-        if gallery is None or self.gallery_folder is None:
-            return []
-        with torch.inference_mode():
-            embedding = self.classifier.forward_head(
-                self.classifier.forward_features(image), pre_logits=True
-            )
-        nearest = gallery.nearest(embedding, torch.tensor([product], device=image.device))
-        name = gallery.photos[int(nearest)]
-        if not name:
-            return []
-        preprocessing = described(self.classifier).preprocessing
-        photo = read_photo(self.gallery_folder, name)
-        mirrored = Classifier(self.classifier.backbone, self.classifier.pool, 0)
-        mirrored.set_gallery(
-            Gallery(embedding.clone(), torch.zeros(1), ["photo"], scale=gallery.scale)
-        )
-        explanation = explain(mirrored, preprocessing.images_of(photo[None]).to(image.device))
-        title = f"enrolled photo of {gallery.names[product]}"
-        return [Seen(explanation, photo, 0, title)]
-
     def _draw(
         self,
         explanation: Explanation,
@@ -149,9 +122,9 @@ class ExplanationImages:
     ) -> str | None:
         """Draw a picture; return why it cannot be, or None."""
         try:
-            title = None if said.accepted else f"{said.name}, most like {said.top[0][0]}"
-            seen = [Seen(explanation, photo, index, title)]
-            seen += self._enrolled(images[index : index + 1], int(explanation.target[index]))
+            image, product = images[index : index + 1], int(explanation.target[index])
+            seen = [Seen(explanation, photo, index, _title(said))]
+            seen += _most_alike(self.classifier, image, product, self.gallery_folder)
             figure = draw(seen, described(self.classifier).classes)
             save = partial(figure.savefig, format="png", dpi=_DPI, metadata=PICTURE_METADATA)
             write_atomically(path, save)
@@ -177,6 +150,65 @@ class Seen:
     index: int
     title: str | None = None
 
+    def name(self, classes: Sequence[str]) -> str:
+        """Return the title, or else the name of the class explained."""
+        return self.title or classes[int(self.explanation.target[self.index])]
+
+
+def explainable(classifier: Classifier) -> bool:
+    """Return whether a classifier's logits are sums over the rectangles of a photo."""
+    return isinstance(classifier.pool, LCA)
+
+
+def explained(
+    classifier: Classifier, image: Tensor, said: Prediction, gallery_folder: Path | None = None
+) -> list[Seen]:
+    """Explain the likeliest class of one photo; of a gallery, the most alike enrolled photo too.
+
+    Args:
+        classifier: classifier whose head is LCA.
+        image: the photo, (1, 3, S, S), normalised, on the model's device.
+        said: what is said of it.
+        gallery_folder: as `ExplanationImages` takes it.
+
+    Raises:
+        ValueError: the photo, or the enrolled one, cannot be explained.
+    """
+    (photo,) = described(classifier).preprocessing.photos_of(image)
+    product = said.indices[0]
+    seen = Seen(explain(classifier, image, product), photo, 0, _title(said))
+    return [seen, *_most_alike(classifier, image, product, gallery_folder)]
+
+
+def _title(said: Prediction) -> str | None:
+    """Return what stands for the name of the class where it is not accepted."""
+    return None if said.accepted else f"{said.name}, most like {said.top[0][0]}"
+
+
+def _most_alike(
+    classifier: Classifier, image: Tensor, product: int, gallery_folder: Path | None
+) -> list[Seen]:
+    """Return the enrolled photo most like an image (1, 3, S, S), explained by the image.
+
+    Its logit is for a gallery whose one vector is the image's own embedding: the same cosine,
+    taken apart over the other photo. Its copy is a JPEG, so the sum differs a little.
+    """
+    gallery = gallery_of(classifier)
+    if gallery is None or gallery_folder is None:
+        return []
+    with torch.inference_mode():
+        embedding = classifier.forward_head(classifier.forward_features(image), pre_logits=True)
+    nearest = gallery.nearest(embedding, torch.tensor([product], device=image.device))
+    name = gallery.photos[int(nearest)]
+    if not name:
+        return []
+    preprocessing = described(classifier).preprocessing
+    photo = read_photo(gallery_folder, name)
+    mirrored = Classifier(classifier.backbone, classifier.pool, 0)
+    mirrored.set_gallery(Gallery(embedding.clone(), torch.zeros(1), ["photo"], scale=gallery.scale))
+    explanation = explain(mirrored, preprocessing.images_of(photo[None]).to(image.device))
+    return [Seen(explanation, photo, 0, f"enrolled photo of {gallery.names[product]}")]
+
 
 def draw(seen: Sequence[Seen], classes: Sequence[str]) -> Figure:
     """Return a row for each photo: its heat map, and beside it its top local concepts."""
@@ -184,8 +216,7 @@ def draw(seen: Sequence[Seen], classes: Sequence[str]) -> Figure:
     figure = Figure(figsize=(width, height * len(seen)), layout="constrained")
     rows = figure.subfigures(len(seen), 2, width_ratios=(1.0, 2.0), squeeze=False)
     for (left, right), one in zip(cast(Any, rows), seen, strict=True):
-        name = one.title or classes[int(one.explanation.target[one.index])]
-        drawn = (one.photo, one.explanation, one.index)
+        drawn, name = (one.photo, one.explanation, one.index), one.name(classes)
         draw_heat_map(left.add_subplot(), *drawn, class_name=name)
         draw_concepts(right, *drawn, class_name=name)
     return figure
