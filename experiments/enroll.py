@@ -111,7 +111,7 @@ class Options:
     batch_size: int = 32
     """Photos that go through the network at once."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
     workers: int | None = None
     """Processes that decode photos; default: half the cores, 8 at most; 0: none."""
     max_megapixels: float = 100.0

@@ -2,12 +2,18 @@
 
     python experiments/export.py runs/cells/.../lca-seed0-*.model --output shipped
     python experiments/export.py MODEL --output shipped --formats onnx --photos photos/
+    python experiments/export.py MODEL --output small --formats int8 --photos photos/
 
 DIR then holds model.onnx (any number of photos, standard operators), model.pt2 (torch.export),
 model.safetensors (the weights) and model.json: classes, preprocessing, versions, checksums. Each
 format is held against the model on photos before it gets its name; one that differs by more than
-the tolerance or names another class is refused and leaves no file. Exit status: 0 when all formats
-were written, 1 when one differs, 2 when the command line or the model cannot be used.
+the tolerance or names another class is refused and leaves no file.
+
+int8 (model-int8.onnx) is judged by the share of photos that it recognises, or, where their folders
+name no products, by how often it names the same class: one that loses over half a point is refused.
+
+Exit status: 0 when all formats were written, 1 when one is refused, 2 when the command line or the
+model cannot be used.
 """
 
 from __future__ import annotations
@@ -16,11 +22,11 @@ import logging
 import math
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -30,7 +36,7 @@ if not __package__:  # run as a file, from whatever folder: the packages are bes
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.console import set_up_console
-from experiments.deploy.export_formats import FORMATS, Classify, Format
+from experiments.deploy.export_formats import FILES, FORMATS, INT8, Classify, Format
 from experiments.deploy.export_manifest import describe
 from experiments.deploy.inference import MEGAPIXEL, PhotoReader, find_photos
 from experiments.outputs import check_folder, check_space, missing_packages
@@ -41,6 +47,7 @@ from lca_fused.description import described
 logger = logging.getLogger(__name__)
 
 _GENERATED = 8
+_CALIBRATED = 200  # photos at most
 _BATCH_SIZES = (1, 16)  # of the first batch and of the others: the number of photos is free
 _MAX_PIXELS = 100 * MEGAPIXEL
 
@@ -65,22 +72,54 @@ class Options:
     """Folder of a stored classifier, <output>/cells/.../*.model; or hf-hub:OWNER/NAME."""
     output: Path
     """Folder of the files; an earlier export in it is replaced, and has to be in each format."""
-    formats: tuple[Literal["onnx", "torch-export", "safetensors"], ...] = (
+    formats: tuple[Literal["onnx", "torch-export", "safetensors", "int8"], ...] = (
         "onnx",
         "torch-export",
         "safetensors",
     )
-    """What to write."""
+    """What to write; int8 is ONNX in 8-bit integers, calibrated and judged on photos."""
     photos: Path | None = None
     """Photo or folder of photos the files are held against the model on; default: noise."""
     tolerance: float = 1e-4
-    """Greatest difference of a logit that is accepted."""
+    """Greatest difference of a logit that is accepted, but of int8."""
+    calibration: Path | None = None
+    """Photo or folder of photos that int8 is calibrated on; default: every fourth of --photos, 200
+    at most, and it is judged on the others."""
+    max_loss: float = 0.5
+    """Points of accuracy that int8 may lose; of agreement, where the folders of the photos do not
+    name products of the model."""
+    reduce_range: bool = False
+    """Give int8 weights 7 bits, for x86 CPUs without VNNI (before about 2019), which may be wrong
+    with 8."""
 
     def __post_init__(self) -> None:
         if not self.formats:
             raise ExportError(f"--formats is empty; expected from {', '.join(FORMATS)}")
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
             raise ExportError(f"--tolerance is {self.tolerance}; expected 0 or more")
+        if not 0 <= self.max_loss <= 100:
+            raise ExportError(f"--max-loss is {self.max_loss}; expected 0 to 100 points")
+        if INT8 in self.formats and self.photos is None:
+            raise ExportError("int8 is calibrated and judged on photos; give a folder: --photos")
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos that the files are tried on, or noise.
+
+    Attributes:
+        images: (n, 3, S, S), normalised.
+        labels: n indices of the classes that their folders name; None where a folder names none.
+    """
+
+    images: Tensor
+    labels: tuple[int | None, ...]
+
+    def __getitem__(self, which: Sequence[int]) -> Photos:
+        return Photos(self.images[list(which)], tuple(self.labels[n] for n in which))
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -115,8 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_folder(options.output, "--output")
         classifier = load_classifier(options.model)
         _check_space(classifier, options)
-        images = list(_batches(_images(classifier, options.photos)))
-        export(classifier, options, images)
+        export(classifier, options, _photos(classifier, options.photos))
     except (DisagreementError, FormatError) as error:
         logger.error("error: %s", error)
         return 1
@@ -129,19 +167,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def export(classifier: Classifier, options: Options, images: Sequence[Tensor]) -> None:
+def export(classifier: Classifier, options: Options, photos: Photos) -> None:
     """Write all formats and their description, or nothing.
 
     Args:
         classifier: the classifier to write.
         options: where to write it, in which formats, and how close the files must be to it.
-        images: batches of photos that the files are tried on, each (n, 3, S, S), normalised.
+        photos: photos that the files are tried on.
 
     Raises:
         ExportError: files of other formats are in the folder, which the description would leave
             out: they may be of another model.
         DisagreementError: a file differs from the model by more than the tolerance, or names
-            another class.
+            another class; or int8 loses more than it may.
     """
     _check_folder(options)
     made = not options.output.exists()
@@ -149,16 +187,14 @@ def export(classifier: Classifier, options: Options, images: Sequence[Tensor]) -
     try:
         with tempfile.TemporaryDirectory(dir=options.output, prefix=".export-") as folder:
             files: dict[str, Path] = {}
-            agreements: dict[str, Agreement] = {}
-            for name in dict.fromkeys(options.formats):
-                file_format = FORMATS[name]
-                path = Path(folder, file_format.file)
-                _write(classifier, file_format, path)
-                agreement = compare(classifier, file_format.read(classifier, path), images)
-                logger.info("%s: %s", file_format.file, agreement)
-                _check(agreement, options.tolerance, file_format.file)
-                files[name], agreements[name] = path, agreement
-            description = describe(classifier, files, {k: vars(a) for k, a in agreements.items()})
+            agreements: dict[str, dict[str, Any]] = {}
+            for name in sorted(dict.fromkeys(options.formats), key=lambda name: name == INT8):
+                files[name] = Path(folder, FILES[name])
+                if name == INT8:
+                    agreements[name] = _export_int8(classifier, options, photos, files)
+                else:
+                    agreements[name] = _export(classifier, options, photos, name, files[name])
+            description = describe(classifier, files, agreements)
             for path in files.values():
                 path.replace(options.output / path.name)
             save_json(description, options.output / "model.json")
@@ -170,20 +206,82 @@ def export(classifier: Classifier, options: Options, images: Sequence[Tensor]) -
     logger.info("written to %s", options.output.absolute())
 
 
+def _export(
+    classifier: Classifier, options: Options, photos: Photos, name: str, path: Path
+) -> dict[str, Any]:
+    """Write a file that says what the model says; return how close it is."""
+    file_format = FORMATS[name]
+    _write(classifier, file_format, path)
+    exported = file_format.read(classifier, path)
+    agreement = compare(classifier, exported, list(_batches(photos.images)))
+    logger.info("%s: %s", path.name, agreement)
+    _check(agreement, options.tolerance, path.name)
+    return vars(agreement)
+
+
+def _export_int8(
+    classifier: Classifier, options: Options, photos: Photos, files: Mapping[str, Path]
+) -> dict[str, Any]:
+    """Write the 8-bit file; return what it costs and saves."""
+    from experiments.deploy.int8 import judge, quantise
+
+    path = files[INT8]
+    float32 = files.get("onnx", path.with_name("float32.onnx"))
+    if "onnx" not in files:
+        _export(classifier, options, photos, "onnx", float32)
+    calibration, judged_on = _divided(classifier, options, photos)
+    with _exporter_errors_named(path):
+        quantise(float32, calibration.images, path, reduce_range=options.reduce_range)
+    judged = judge(float32, path, judged_on.images, judged_on.labels)
+    logger.info("%s, calibrated on %d photos: %s", path.name, len(calibration), judged)
+    if judged.lost > options.max_loss:
+        raise DisagreementError(
+            f"{path.name} is refused: {judged.lost:.2f} points are lost, expected at most "
+            f"{options.max_loss:g} (--max-loss); calibrate on more photos like those of the shop "
+            "(--calibration), or leave int8 out of --formats. Nothing was written"
+        )
+    return vars(judged) | {
+        "calibrated_on": len(calibration),
+        "lost_points": judged.lost,
+        "reduce_range": options.reduce_range,
+    }
+
+
+def _divided(classifier: Classifier, options: Options, photos: Photos) -> tuple[Photos, Photos]:
+    """Return the photos to calibrate on, and those to judge on."""
+    if options.calibration is not None:
+        return _photos(classifier, options.calibration), photos
+    if len(photos) < 2:
+        raise ExportError(
+            f"--photos {options.photos} holds one photo that can be read; int8 needs one to "
+            "calibrate on and others to be judged on"
+        )
+    step = max(4, -(-len(photos) // _CALIBRATED))
+    chosen = range(0, len(photos), step)
+    return photos[chosen], photos[[n for n in range(len(photos)) if n not in chosen]]
+
+
 def _write(classifier: Classifier, file_format: Format, path: Path) -> None:
-    try:
+    with _exporter_errors_named(path):
         file_format.write(classifier, path)
+
+
+@contextmanager
+def _exporter_errors_named(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (ImportError, OSError):
         raise
     except Exception as error:  # exporters raise nearly anything
         raise FormatError(
-            f"{file_format.file} cannot be written ({type(error).__name__}: {error}); leave its "
+            f"{path.name} cannot be written ({type(error).__name__}: {error}); leave its "
             "format out of --formats. Nothing was written"
         ) from error
 
 
 def _check_packages(formats: Sequence[str]) -> None:
-    needed = dict.fromkeys(package for name in formats for package in FORMATS[name].packages)
+    written = ["onnx" if name == INT8 else name for name in formats]
+    needed = dict.fromkeys(package for name in written for package in FORMATS[name].packages)
     missing = missing_packages(needed)
     if missing:
         raise ExportError(
@@ -199,10 +297,10 @@ def _check_space(classifier: Classifier, options: Options) -> None:
 
 
 def _check_folder(options: Options) -> None:
-    others = [name for name in FORMATS if name not in options.formats]
-    left = [name for name in others if (options.output / FORMATS[name].file).exists()]
+    others = [name for name in FILES if name not in options.formats]
+    left = [name for name in others if (options.output / FILES[name]).exists()]
     if left:
-        files = ", ".join(FORMATS[name].file for name in left)
+        files = ", ".join(FILES[name] for name in left)
         raise ExportError(
             f"{options.output} holds {files} of an earlier export, which would stay beside the new "
             f"model.json; name another --output, remove what is not wanted, or replace all with "
@@ -233,13 +331,14 @@ def _check(agreement: Agreement, tolerance: float, file: str) -> None:
         )
 
 
-def _images(classifier: Classifier, folder: Path | None) -> Tensor:
-    """Return the photos that can be read, or noise, (n, 3, S, S), as the model takes them."""
+def _photos(classifier: Classifier, folder: Path | None) -> Photos:
+    """Return the photos that can be read, or noise, as the model takes them."""
     if folder is None:
         size = described(classifier).preprocessing.image_size
         generator = torch.Generator().manual_seed(0)
         logger.info("no --photos: the files are tried on %d images of noise", _GENERATED)
-        return torch.randn(_GENERATED, 3, size, size, generator=generator)
+        noise = torch.randn(_GENERATED, 3, size, size, generator=generator)
+        return Photos(noise, (None,) * _GENERATED)
     reader = PhotoReader(find_photos([folder]), described(classifier).preprocessing, _MAX_PIXELS)
     read = list(reader.batches(_BATCH_SIZES[1], workers=0))
     for batch in read:
@@ -247,8 +346,10 @@ def _images(classifier: Classifier, folder: Path | None) -> Tensor:
             logger.warning("left out: %s: %s", path, reason)
     images = [batch.images for batch in read if len(batch.images)]
     if not images:
-        raise ExportError(f"--photos {folder} holds no photo that can be read; name another folder")
-    return torch.cat(images)
+        raise ExportError(f"{folder} holds no photo that can be read; name another folder")
+    numbers = {name: number for number, name in enumerate(described(classifier).classes)}
+    labels = (numbers.get(path.parent.name) for batch in read for path in batch.readable)
+    return Photos(torch.cat(images), tuple(labels))
 
 
 def _batches(images: Tensor) -> Iterator[Tensor]:

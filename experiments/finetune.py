@@ -41,7 +41,7 @@ from experiments.report.attempt import attempt_report
 from experiments.report.run import FINETUNED_FILE, REPORT_FILE, next_commands
 from experiments.results import Result, model_folder
 from experiments.storage import CheckpointError, save_json
-from experiments.study.cells import Cell, forget_maps, run_cell
+from experiments.study.cells import Cell, check_tensorboard, forget_maps, run_cell
 from experiments.study.finetuning import Finetuning, parse_finetuning
 from experiments.training.device import Compute, resolve_compute
 from experiments.training.distributed import INTERRUPTED, on_first, rank, run_together
@@ -62,9 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = parse_finetuning(arguments)
-        compute = resolve_compute(options.device, options.precision)
+        compute = resolve_compute(options.device, options.precision, options.batch_size)
         recipe = options.recipe.for_backbone(options.backbone)
         workers = training_workers(compute, options.workers, recipe)
+        check_tensorboard(options.tensorboard)
         on_first(_check_output)(options.output)
     except ValueError as error:
         logger.error("error: %s", error)
@@ -121,6 +122,7 @@ def finetune(options: Finetuning, compute: Compute, workers: int) -> Result:
         recipe=recipe,
         compute=compute,
         command=options.command,
+        tensorboard=options.tensorboard,
     )
 
     @cache

@@ -93,7 +93,7 @@ class Options:
     batch_size: int = 32
     """Photos that go through the network at once."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
     precision: Precision = "auto"
     """Of matrix products; auto: bfloat16 or float16 where the device has it in hardware."""
     explain: Path | None = None

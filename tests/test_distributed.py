@@ -33,6 +33,28 @@ Stepper.epoch = train_or_fail
 sys.exit(run_all.main())
 """
 
+# The second process alone has too little memory, from the second epoch on.
+SHORT_OF_MEMORY = """
+import os, sys
+import torch
+from experiments import run_all
+from experiments.training.steps import Stepper
+
+train, backward = Stepper.epoch, Stepper.backward
+epochs = []
+def note_epoch(stepper, batches, epoch, *rest):
+    epochs.append(epoch)
+    return train(stepper, batches, epoch, *rest)
+def run_out(stepper, images, labels, part):
+    loss = backward(stepper, images, labels, part)
+    if len(images) > 1 and epochs[-1] > 0 and os.environ["RANK"] == "1":
+        raise torch.OutOfMemoryError("made to run out")
+    return loss
+
+Stepper.epoch, Stepper.backward = note_epoch, run_out
+sys.exit(run_all.main())
+"""
+
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available(), reason="this torch has no torch.distributed"
 )
@@ -110,6 +132,20 @@ def test_an_error_in_one_process_ends_both_is_said_once_and_the_rest_goes_on(
     assert run(*TORCHRUN, *STUDY, *arguments).returncode == 0
     for name, cell in cells(two[1]).items():
         assert cells(output)[name].get("history") == cell.get("history"), "bit for bit"
+
+
+def test_processes_back_off_together_where_one_runs_out_of_memory(arguments, two, tmp_path):
+    program, output = tmp_path / "short.py", tmp_path / "runs"
+    program.write_text(SHORT_OF_MEMORY)
+    alone = [*arguments, "--methods", "gap", "--output", str(output)]
+    result = run(*TORCHRUN, str(program), *alone)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("training takes 1 photos at a time") == 1
+    for name, cell in cells(output).items():
+        expected = cells(two[1])[name]
+        assert [epoch["train_loss"] for epoch in cell["history"]] == pytest.approx(
+            [epoch["train_loss"] for epoch in expected["history"]], rel=1e-4
+        )
 
 
 @pytest.mark.slow

@@ -282,6 +282,103 @@ def test_another_class_is_refused_within_any_tolerance(model):
     _check(Agreement(4, 1e-6, 0), 1e-4, "model.onnx")
 
 
+@pytest.fixture(scope="module")
+def in_int8(model, photos, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("exports") / "small"
+    options = ["--formats", "int8", "--photos", str(photos), "--max-loss", "100"]
+    assert main([str(model), "--output", str(output), *options]) == 0
+    return output
+
+
+def test_int8_keeps_rectangles_and_the_last_layer_in_float(in_int8):
+    assert {path.name for path in in_int8.iterdir()} == {"model-int8.onnx", "model.json"}
+    graph = onnx.load(in_int8 / "model-int8.onnx").graph
+    weights = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    kept = {name for name, kind in weights.items() if kind == onnx.TensorProto.FLOAT}
+    assert {"lca.difference", "lca.coefficients", "classifier.weight"} & kept
+    assert weights["lca.weight_quantized"] == onnx.TensorProto.INT8
+    assert not [name for name in weights if name.startswith("classifier.") and "quant" in name]
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    makers = {output: node.op_type for node in graph.node for output in node.output}
+    in_8_bit = [makers.get(node.input[1]) == "DequantizeLinear" for node in convolutions]
+    projection = len(in_8_bit) - in_8_bit[::-1].index(True)
+    assert all(in_8_bit[:projection])
+    assert not any(in_8_bit[projection:])
+    assert len(in_8_bit) > projection, "LCA's own convolutions are behind it"
+
+
+def test_int8_says_nearly_what_the_model_says_and_the_manifest_what_it_costs(
+    model, photos, in_int8
+):
+    entry = manifest(in_int8)["files"]["int8"]
+    assert entry["bytes"] == (in_int8 / entry["file"]).stat().st_size
+    judged = entry["agreement"]
+    assert judged["calibrated_on"] == 5
+    assert judged["photos"] == judged["labelled"] == 18 - 5, "not those it was calibrated on"
+    assert judged["bytes"] < 0.5 * judged["bytes_in_float32"]
+    named = 100 * (judged["right_in_float32"] - judged["right"]) / judged["labelled"]
+    assert judged["lost_points"] == pytest.approx(named)
+    batches = PhotoReader(find_photos([photos]), Preprocessing(image_size=SIDE), 10**8)
+    images = next(batches.batches(18, 0)).images
+    expected = load_classifier(model)(images).detach()
+    given = OnnxClassifier(in_int8 / "model-int8.onnx")(images)
+    assert (given - expected).norm() < 0.1 * expected.norm()
+
+
+def test_openvino_reads_int8(photos, in_int8):
+    openvino = pytest.importorskip("openvino")
+    batches = PhotoReader(find_photos([photos]), Preprocessing(image_size=SIDE), 10**8)
+    images = next(batches.batches(18, 0)).images
+    expected = OnnxClassifier(in_int8 / "model-int8.onnx")(images).numpy()
+    compiled = openvino.Core().compile_model(str(in_int8 / "model-int8.onnx"), "CPU")
+    given = compiled(images.numpy())[0]
+    assert np.linalg.norm(given - expected) < 0.1 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(("right", "status"), [(994, 1), (995, 0), (1001, 0)])
+def test_int8_that_loses_over_half_a_point_is_refused_and_leaves_nothing(
+    model, photos, tmp_path, monkeypatch, caplog, right, status
+):
+    import experiments.deploy.int8 as int8
+
+    judged = int8.Judged(2000, 1990, 1000, right, 1000, 1, 4, 1.0, 2.0)
+    monkeypatch.setattr("experiments.export._export", lambda *_: {})
+    monkeypatch.setattr(int8, "quantise", lambda *given, **_: given[-1].touch())
+    monkeypatch.setattr(int8, "judge", lambda *_: judged)
+    output = tmp_path / "out"
+    options = ["--formats", "int8", "--photos", str(photos), "--output", str(output)]
+    assert main([str(model), *options]) == status
+    assert output.exists() == (status == 0)
+    refusal = "0.60 points are lost, expected at most 0.5 (--max-loss)"
+    assert (refusal in caplog.text) == (status == 1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "lost"),
+    [([0, 0, 0, 0], 0), ([1, 1, 0, 0], -50), ([0, None, None, 1], 50), ([None] * 4, 50)],
+)
+def test_what_is_lost_is_accuracy_or_else_agreement(monkeypatch, tmp_path, labels, lost):
+    import experiments.deploy.int8 as int8
+
+    answers = {"ours": torch.tensor([0, 1, 0, 0]), "theirs": torch.tensor([0, 0, 0, 1])}
+    classifiers = {
+        name: (lambda images, told=told: torch.eye(2)[told[: len(images)]])
+        for name, told in answers.items()
+    }
+    monkeypatch.setattr(int8, "OnnxClassifier", lambda path: classifiers[path.name])
+    for name in answers:
+        (tmp_path / name).write_bytes(b"")
+    images = torch.zeros(4, 3, 1, 1)
+    judged = int8.judge(tmp_path / "theirs", tmp_path / "ours", images, labels, rounds=1)
+    assert judged.lost == lost
+
+
+def test_int8_without_photos_is_refused_before_anything_is_computed(model, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([str(model), "--output", str(tmp_path / "out"), "--formats", "int8"])
+    assert "int8 is calibrated and judged on photos; give a" in capsys.readouterr().err
+
+
 def test_unreadable_photos_are_listed_and_left_out(model, photos, tmp_path, caplog):
     folder = tmp_path / "some"
     folder.mkdir()

@@ -74,6 +74,40 @@ def test_a_method_with_a_recipe_of_its_own_is_trained_by_it(arguments, tmp_path)
     assert len(found["history"]) == found["settings"]["recipe"]["head_epochs"] == 12
 
 
+def test_tensorboard_shows_every_epoch_once_though_one_was_interrupted(
+    arguments, tmp_path, monkeypatch
+):
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    save, saved = Trainer._save, []
+
+    def interrupt(trainer, stepper):
+        saved.append(trainer.progress.epoch)
+        if len(saved) in (2, 5):  # of the head's epochs and of the others; they are logged already
+            raise KeyboardInterrupt
+        save(trainer, stepper)
+
+    monkeypatch.setattr(Trainer, "_save", interrupt)
+    options = [*arguments, "--output", str(tmp_path / "runs"), "--tensorboard"]
+    assert [main(options) for _ in range(3)] == [130, 130, 0]
+    assert saved == [1, 2, 2, 3, 1, 1, 2]
+    history = cell(tmp_path / "runs")["history"]
+    (folder,) = (tmp_path / "runs" / "tensorboard").glob("folder/photos/lca-seed0-*")
+    events = accumulators.EventAccumulator(str(folder)).Reload()
+    names = {
+        "loss/training": "train_loss",
+        "loss/validation": "validation_loss",
+        "accuracy/validation": "validation_accuracy",
+    }
+    for shown, name in names.items():
+        points = events.Scalars(shown)
+        assert [point.step for point in points] == [1, 2, 3, 4, 5], shown
+        expected = [record[name] for record in history]
+        assert [point.value for point in points] == pytest.approx(expected)
+    assert len(events.Scalars("learning rate/head")) == 5
+    assert [point.step for point in events.Scalars("learning rate/backbone")] == [4, 5]
+    assert [image.step for image in events.Images("training photos")] == [4]
+
+
 def test_too_few_photos_to_whiten_is_one_sentence(arguments, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("experiments.training.head_first._ENOUGH", 1)
     options = ["--recipe.start", "whitened", "--output", str(tmp_path / "runs")]

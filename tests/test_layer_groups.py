@@ -35,7 +35,7 @@ def step(model: nn.Module, recipe: Recipe) -> None:
     )
     stepper.start_training()
     images, labels = torch.randn(4, 3, 96, 96), torch.tensor([0, 1, 2, 0])
-    part = Part(items=(0, 1, 2, 3), photos=4, step_photos=4, last=True)
+    part = Part(items=(0, 1, 2, 3), photos=4, step_photos=4, last=True, largest=4)
     stepper.backward(images, labels, part)
     stepper.update()
 

@@ -21,9 +21,9 @@ from experiments.paper import PAPER_DATASETS, PAPER_ROWS
 from experiments.run_all import main
 from experiments.study import cells, runner
 from experiments.study.options import PRESETS, parse_study
-from experiments.training.trainer import Trainer
+from experiments.training.steps import Stepper
+from lca_fused import LCA, load_classifier
 from lca_fused import backbones as known_backbones
-from lca_fused import load_classifier
 from lca_fused.heads import HEADS
 from tests.products import COLOURS, write_photos, write_weights
 
@@ -64,25 +64,25 @@ def test_runs_every_method_and_writes_the_table(arguments, tmp_path, capsys):
 def test_finished_cells_are_not_computed_again(arguments, tmp_path, monkeypatch):
     assert main([*arguments, "--methods", "gap", "lca"]) == 0
     monkeypatch.setattr("experiments.study.cells._finetune", pytest.fail)
-    assert main([*arguments, "--methods", "gap", "lca"]) == 0
+    assert main([*arguments, "--methods", "gap", "lca", "--batch-size", "2"]) == 0
 
 
 def test_a_network_that_the_gpu_cannot_hold_costs_its_own_row_alone(
     arguments, tmp_path, monkeypatch, caplog
 ):
-    fit = Trainer.fit
+    backward = Stepper.backward
 
-    def short_of_memory(trainer, *photos):
-        if " lca " in trainer.title:
+    def short_of_memory(stepper, *part):
+        if isinstance(stepper.model.pool, LCA):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
-        return fit(trainer, *photos)
+        return backward(stepper, *part)
 
-    monkeypatch.setattr(Trainer, "fit", short_of_memory)
+    monkeypatch.setattr(Stepper, "backward", short_of_memory)
     assert main([*arguments, "--methods", "gap", "lca", "rmac"]) == 1
     rows = entries(tmp_path / "runs")
     assert [len(rows[name]["accuracies"]) for name in ("gap", "lca", "rmac")] == [2, 0, 2]
-    assert "Tried to allocate 2 GiB. Use --recipe.accumulate N" in rows["lca"]["not_run"]
-    assert "Tried to allocate 2 GiB. Use --recipe.accumulate N" in caplog.text
+    assert "Tried to allocate 2 GiB. One photo at a time is tried" in rows["lca"]["not_run"]
+    assert "Tried to allocate 2 GiB. One photo at a time is tried" in caplog.text
 
 
 def test_cell_holds_predictions_and_the_model_that_made_them(arguments, tmp_path):

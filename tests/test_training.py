@@ -1,25 +1,33 @@
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import RandomSampler
 
 from experiments.data.folder import load_folder
 from experiments.networks.model import ModelError, new_classifier
 from experiments.storage import CheckpointError, load_checkpoint
+from experiments.study.jobs import number_of_jobs
 from experiments.training.batches import Batches, cut
 from experiments.training.device import Compute, DeviceError, resolve_compute, share_cores
+from experiments.training.memory import NoRoomError
 from experiments.training.optimization import make_optimizer, make_scheduler
 from experiments.training.order import epoch_seed
 from experiments.training.photos import Photos
 from experiments.training.recipe import Recipe
-from experiments.training.scoring import Score
+from experiments.training.scoring import Score, score
 from experiments.training.steps import Stepper
 from experiments.training.trainer import Trainer
 from lca_fused.backbones import small_resnet
-from lca_fused.prediction import Prepared
+from lca_fused.explain import explain
+from lca_fused.gallery import Enrolled, Gallery
+from lca_fused.loss import MaxEntropyLoss
+from lca_fused.prediction import Prepared, predictions_of
 from lca_fused.preprocessing import Preprocessing
 from tests.products import write_photos
 
@@ -244,6 +252,64 @@ def test_accumulated_steps_are_those_of_the_whole_batch(photos, tmp_path, batch_
         torch.testing.assert_close(weights_of(in_parts)[key], value, rtol=1e-4, atol=1e-6)
 
 
+OUT_OF_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+OUT_OF_CPU = RuntimeError(
+    "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+)
+
+
+def hold_at_most(model: nn.Module, photos: int, error: Exception, *, in_backward: bool) -> None:
+    """Let a model run out of memory where it gets more photos at a time."""
+
+    def fail(*_):
+        raise error
+
+    def forward(_, inputs, output):
+        if len(inputs[0]) > photos:
+            if not in_backward or not torch.is_grad_enabled():
+                fail()
+            inputs[0].requires_grad_().register_hook(fail)  # when all other gradients are there
+
+    model.register_forward_hook(forward)
+    if in_backward:
+        model.register_forward_pre_hook(lambda _, inputs: inputs[0].requires_grad_())
+
+
+@pytest.mark.parametrize(
+    ("error", "in_backward"),
+    [(OUT_OF_GPU, True), (OUT_OF_CPU, False), (MemoryError(), False)],
+    ids=["GPU, backward", "CPU", "Python"],
+)
+def test_memory_that_runs_out_halves_what_is_computed_at_a_time_and_changes_nothing_else(
+    photos, tmp_path, caplog, error, in_backward
+):
+    caplog.set_level("INFO")
+    asked, backed_off = (
+        make_trainer(tmp_path / f"{parts}.pt", dataclasses.replace(RECIPE, accumulate=parts))
+        for parts in (4, 1)
+    )
+    for trainer in (asked, backed_off):
+        linear = trainer.model.classifier
+        trainer.model.classifier = nn.Sequential(nn.Dropout(0.5), linear)  # draws in every step
+    hold_at_most(backed_off.model, 2, error, in_backward=in_backward)
+    for trainer in (asked, backed_off):
+        trainer.recipe = dataclasses.replace(trainer.recipe, batch_size=8)
+        trainer.fit(photos.train(0), photos.validation)
+    for key, value in weights_of(asked).items():
+        assert torch.equal(value, weights_of(backed_off)[key]), key
+    assert losses(backed_off) == pytest.approx(losses(asked), rel=1e-6)
+    training, scoring = caplog.messages
+    assert "training takes 2 photos at a time from now on rather than 8; steps are" in training
+    assert "scoring takes 2 photos at a time from now on rather than" in scoring
+
+
+def test_memory_that_does_not_hold_one_photo_is_an_error(photos, tmp_path):
+    trainer = make_trainer(tmp_path / "c.pt")
+    hold_at_most(trainer.model, 0, OUT_OF_GPU, in_backward=False)
+    with pytest.raises(NoRoomError, match="Tried to allocate 2 GiB"):
+        trainer.fit(photos.train(0), None)
+
+
 def random_parts(count: int, accumulate: int):
     torch.manual_seed(1)
     images, labels = torch.randn(count, 3, 32, 32), torch.randint(3, (count,))
@@ -368,6 +434,62 @@ def test_epochs_come_in_the_order_that_stored_results_were_made_with(photos):
     batches = Batches(photos.augmented, RECIPE, seed=7)
     drawn = [item for part, _, _ in batches.epoch(2) for item in part.items]
     assert drawn == expected
+
+
+class OnHost(torch.Tensor):
+    """What has left the device by `cpu()`, and all that comes of it."""
+
+
+class NoFloat64(TorchDispatchMode):
+    """Refuses float64 as Apple's GPUs do, but in what has left the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        left = any(isinstance(value, OnHost) for value in tree_leaves((args, kwargs)))
+        made = [value for value in tree_leaves(result) if isinstance(value, torch.Tensor)]
+        if not left and any(value.dtype == torch.float64 for value in made):
+            raise TypeError(f"{func} makes float64, which this device does not have")
+        return result
+
+
+@pytest.fixture
+def without_float64(monkeypatch):
+    cpu = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: cpu(tensor).as_subclass(OnHost))
+    with NoFloat64():
+        with pytest.raises(TypeError, match="makes float64"):
+            torch.zeros(2).double()
+        torch.zeros(2).cpu().double().sum()
+        yield
+
+
+@pytest.mark.parametrize("head", ["lca", "gap", "gem", "rmac"])
+def test_training_scoring_and_predictions_make_no_float64_on_the_device(without_float64, head):
+    torch.manual_seed(0)
+    model = new_classifier(small_resnet(), head, 3, RECIPE.image_size)
+    recipe = dataclasses.replace(RECIPE, ema_decay=0.9)
+    loss = MaxEntropyLoss()
+    stepper = Stepper(model, loss, recipe, CPU, steps=10)
+    batches = SimpleNamespace(epoch=lambda _: random_parts(8, accumulate=3))
+    assert 0 < stepper.epoch(batches, 0, 0) < 10
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
+    assert score(stepper.evaluated, [(images, labels)], CPU).top5.shape == (4, 3)
+    model.eval()
+    if head == "lca":
+        assert explain(model, images).positions.shape == (4, 2, 2)
+    embedded = model.pool(model.backbone(images)).detach()
+    model.set_gallery(Gallery.of({"a": Enrolled(embedded[:2]), "b": Enrolled(embedded[2:])}))
+    predictions = predictions_of(model(images), ["a", "b"], 2)
+    assert [prediction.name for prediction in predictions] == ["a", "a", "b", "b"]
+
+
+def test_auto_takes_an_apple_gpu_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    apple = Compute(torch.device("mps"), torch.float32)
+    assert resolve_compute() == resolve_compute("mps") == apple
+    assert number_of_jobs(None, apple, 9) == 1
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "nonsense", "meta", "mps", "xpu"])

@@ -99,4 +99,11 @@ FORMATS = {
         "model.safetensors", _write_safetensors, _read_safetensors, ("safetensors",)
     ),
 }
-"""Formats by the name `--formats` takes."""
+"""Formats by the name `--formats` takes, that say what the model says."""
+
+INT8 = "int8"
+INT8_FILE = "model-int8.onnx"
+"""The format that says nearly the same (`experiments.deploy.int8`), and its file."""
+
+FILES = {name: file_format.file for name, file_format in FORMATS.items()} | {INT8: INT8_FILE}
+"""Name of each format's file."""

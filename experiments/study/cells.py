@@ -31,22 +31,26 @@ from experiments.methods import METHODS
 from experiments.networks.backbones import load_network, weights_file
 from experiments.networks.model import ModelError, new_classifier
 from experiments.networks.weights import fingerprint
-from experiments.outputs import check_space, make_folder
+from experiments.outputs import check_space, make_folder, missing_packages
 from experiments.results import Result, model_folder
 from experiments.training.class_means import enroll_class_means
 from experiments.training.device import Compute, device_name
-from experiments.training.distributed import in_step, on_first
+from experiments.training.distributed import in_step, on_first, rank
 from experiments.training.feature_maps import MapStore
 from experiments.training.head_first import train_head
+from experiments.training.memory import NoRoomError, ran_out_of_memory
 from experiments.training.photos import Photos
 from experiments.training.recipe import Recipe
 from experiments.training.scoring import Score, score
-from experiments.training.trainer import Progress, Trainer
+from experiments.training.trainer import Log, Progress, Trainer
 from lca_fused.backbones import Backbone, find_backbone
 from lca_fused.classifier import Classifier
 
 MAPS = "maps"
 """Folder of a run's feature maps, of use to the cells that are not computed yet."""
+
+TENSORBOARD = "tensorboard"
+"""Folder of a run's event files, beside its report."""
 
 _CHECKPOINT = ".checkpoint.pt"
 _HEAD_CHECKPOINT = ".head.checkpoint.pt"
@@ -72,6 +76,7 @@ class Cell:
         compute: device and precision to compute with.
         command: command line that asked for the cell, for the report; the result does not depend on
             it.
+        tensorboard: whether its training is written as TensorBoard's event files as well.
     """
 
     dataset: ProductDataset
@@ -82,6 +87,7 @@ class Cell:
     recipe: Recipe
     compute: Compute
     command: str = ""
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recipe", METHODS[self.method].adapt(self.recipe))
@@ -271,6 +277,7 @@ def _finetune(
             workers=workers,
             title=cell.title,
             before=head,
+            log=_log(cell, path, maps.parent),
         )
         progress = head if recipe.finetune == "head" else trainer.fit(train, validation)
         score = trainer.score(test)
@@ -325,7 +332,27 @@ def _train_head(cell: Cell, model: Classifier, photos: Photos, path: Path, maps:
         seed=cell.seed,
         checkpoint=path.with_suffix(_HEAD_CHECKPOINT),
         title=cell.title,
+        log=_log(cell, path, store.folder.parent),
     )
+
+
+def check_tensorboard(asked: bool) -> None:
+    """See that event files can be written where they are asked for; raises ValueError."""
+    if asked and missing_packages(["tensorboard"]):
+        raise ValueError(
+            "--tensorboard is given, but tensorboard cannot be imported; "
+            'pip install "lca-fused[tensorboard]" brings it'
+        )
+
+
+def _log(cell: Cell, path: Path, output: Path) -> Log | None:
+    """Return what writes the event files, for the first process."""
+    if not cell.tensorboard or rank():
+        return None
+    # Here, as nobody who does not ask for it needs tensorboard.
+    from experiments.training.tensorboard import TensorBoard
+
+    return TensorBoard(output / TENSORBOARD / cell.dataset.name / path.stem)
 
 
 @on_first
@@ -352,11 +379,13 @@ def _check_space(model: Classifier, recipe: Recipe, checkpoint: Path) -> None:
 def _memory_that_ran_out_explained() -> Iterator[None]:
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
+    except Exception as error:
+        if not (isinstance(error, NoRoomError) or ran_out_of_memory(error)):
+            raise
         raise ModelError(
-            f"{str(error).splitlines()[0]} Use --recipe.accumulate N, which takes the same steps "
-            "in N parts, or a smaller --recipe.batch-size or --recipe.image-size; rows that are "
-            "done stay stored, for their own recipe"
+            f"{str(error).splitlines()[0]} One photo at a time is tried where more do not fit, and "
+            "it does not fit either: use a smaller --recipe.image-size or --backbone, or --device "
+            "cpu; rows that are done stay stored, for their own recipe"
         ) from None
 
 

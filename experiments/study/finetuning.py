@@ -13,7 +13,7 @@ from experiments.command_lines import changed_options, command_line
 from experiments.data.cut_out import CutOut
 from experiments.methods import METHODS
 from experiments.study.options import PRESETS
-from experiments.training.device import Precision
+from experiments.training.device import BatchSize, Precision
 from experiments.training.recipe import Recipe
 from lca_fused.backbones import find_backbone
 
@@ -57,9 +57,15 @@ class Finetuning:
     skip_bad_images: bool = False
     """List unreadable photos and go on without them instead of stopping."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
     precision: Precision = "auto"
     """Of matrix products; auto: bfloat16 or float16 where the device has it in hardware."""
+    batch_size: BatchSize = "auto"
+    """Photos that are computed at a time; auto: all of a step's (--recipe.batch-size), and half as
+    many for as long as memory runs out. Steps and results are those of the recipe either way."""
+    tensorboard: bool = False
+    """Write losses, accuracy, rates and some training photos for TensorBoard as well, under
+    OUTPUT/tensorboard."""
     workers: int | None = None
     """Processes that augment photos, 8 at most; default: a quarter of the cores where a CPU trains,
     half of them beside a GPU."""

@@ -143,6 +143,8 @@ def _photos(dataset: ProductDataset, recipe: Recipe, preprocessing: Preprocessin
 
 
 def _gpus(device: torch.device) -> int:
+    if device.type == "mps":
+        return 1
     if device.type != "cuda":
         return 0
     return torch.cuda.device_count() if device.index is None else 1

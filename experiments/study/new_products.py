@@ -73,7 +73,7 @@ class Options:
     views: int = 2
     """Augmentations of each photo."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
     output: Path = Path("runs/new-products")
     """Folder of the maps, which are kept, and of results.json."""
 

@@ -15,7 +15,7 @@ from experiments.data.cut_out import CutOut
 from experiments.matching.detectors import DETECTORS
 from experiments.methods import Row
 from experiments.paper import PAPER_BACKBONE, PAPER_DATASETS, PAPER_ROWS
-from experiments.training.device import Precision
+from experiments.training.device import BatchSize, Precision
 from experiments.training.recipe import Recipe
 from lca_fused.backbones import BackboneError, find_backbone
 
@@ -62,9 +62,15 @@ class Study:
     skip_bad_images: bool = False
     """List unreadable photos and go on without them instead of stopping."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
     precision: Precision = "auto"
     """Of matrix products; auto: bfloat16 or float16 where the device has it in hardware."""
+    batch_size: BatchSize = "auto"
+    """Photos that are computed at a time; auto: all of a step's (--recipe.batch-size), and half as
+    many for as long as memory runs out. Steps and results are those of the recipe either way."""
+    tensorboard: bool = False
+    """Write losses, accuracy, rates and some training photos for TensorBoard as well, under
+    OUTPUT/tensorboard."""
     workers: int | None = None
     """Processes that augment photos, for each job; default: a quarter of its cores where a CPU
     trains, half of them beside a GPU, 8 at most."""

@@ -27,7 +27,7 @@ from experiments.report.figures import save_ladder
 from experiments.report.table import paper_table, to_json, to_markdown, weights_sources
 from experiments.results import NotRun, Result, Table
 from experiments.storage import CheckpointError, save_json, save_text
-from experiments.study.cells import Cell, forget_maps, run_cell
+from experiments.study.cells import Cell, check_tensorboard, forget_maps, run_cell
 from experiments.study.jobs import number_of_jobs, side_by_side
 from experiments.study.options import Study, parse_weights
 from experiments.training.device import resolve_compute
@@ -79,7 +79,8 @@ class Runner:
         self.failed = False
         self.rows = parse_rows(study.methods, study.backbone)
         self._weights = parse_weights(study.weights, self.rows)
-        self._compute = resolve_compute(study.device, study.precision)
+        check_tensorboard(study.tensorboard)
+        self._compute = resolve_compute(study.device, study.precision, study.batch_size)
         cells = len(study.datasets) * sum(len(self._seeds(row)) for row in self.rows)
         self._jobs = number_of_jobs(study.jobs, self._compute, cells)
         recipe = study.recipe.for_backbone(study.backbone)
@@ -240,6 +241,7 @@ class Runner:
             recipe=self.study.recipe.for_backbone(backbone),
             compute=self._compute,
             command=self.command,
+            tensorboard=self.study.tensorboard,
         )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
@@ -25,12 +25,30 @@ class Part:
             fewer photos than there are parts to fill.
         step_photos: number of photos of the whole step, in all its parts and processes.
         last: whether it is this process's last part of the step.
+        largest: number of photos of the largest part of the step, in all processes.
     """
 
     items: tuple[int, ...]
     photos: int
     step_photos: int
     last: bool
+    largest: int
+
+    def smaller(self, at_once: int) -> Iterator[tuple[slice, Part]]:
+        """Yield parts of at most so many photos, with their places in this one.
+
+        They are those that a larger `accumulate` makes.
+        """
+        pieces = -(-len(self.items) // at_once)
+        for number in range(pieces):
+            items = self.items[number::pieces]
+            photos = len(items) if self.photos else 0
+            piece = replace(self, items=items, photos=photos, last=number == pieces - 1)
+            yield slice(number, None, pieces), piece
+
+
+LoadedPart = tuple[Part, Tensor, Tensor]
+"""A part with its images (n, 3, S, S) float32 and labels (n,) int64."""
 
 
 def cut(
@@ -55,7 +73,10 @@ def cut(
         needed = min(accumulate, -(-len(step) // size))
         for turn in range(needed):
             mine = tuple(step[turn * size + rank :: needed * size])
-            parts.append(Part(mine or (step[0],), len(mine), len(step), turn == needed - 1))
+            largest = -(-len(step) // (needed * size))
+            parts.append(
+                Part(mine or (step[0],), len(mine), len(step), turn == needed - 1, largest)
+            )
     return parts
 
 
@@ -104,8 +125,8 @@ class Batches:
         """Optimiser steps per epoch."""
         return -(-self._count // self._recipe.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Part, Tensor, Tensor]]:
-        """Yield each part with its images (n, 3, S, S) float32 and labels (n,) int64.
+    def epoch(self, epoch: int) -> Iterator[LoadedPart]:
+        """Yield each part with its photos.
 
         Args:
             epoch: number of the epoch, from 0; the order and the augmentation depend on it and the

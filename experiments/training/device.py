@@ -14,8 +14,9 @@ import torch
 from experiments.training.distributed import in_step, number_here, on_first, processes_here
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+BatchSize = Literal["auto"] | int
 
-_EXPECTED = "expected auto, cpu, cuda or cuda:N"
+_EXPECTED = "expected auto, cpu, cuda, cuda:N or mps"
 
 
 class DeviceError(ValueError):
@@ -29,10 +30,13 @@ class Compute:
     Attributes:
         device: device that the model is on.
         precision: dtype of autocast; float32 turns autocast off.
+        photos_at_once: the most photos that are computed at a time; None for all of a batch. Half
+            as many are where memory runs out (`experiments.training.memory`).
     """
 
     device: torch.device
     precision: torch.dtype
+    photos_at_once: int | None = None
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context forward passes run in."""
@@ -41,20 +45,26 @@ class Compute:
         )
 
 
-def resolve_compute(device: str = "auto", precision: Precision = "auto") -> Compute:
+def resolve_compute(
+    device: str = "auto", precision: Precision = "auto", batch_size: BatchSize = "auto"
+) -> Compute:
     """Return the device and precision asked for, or the best there are.
 
     Args:
-        device: name of the device: "auto", "cpu", "cuda", "cuda:1"...
+        device: name of the device: "auto", "cpu", "cuda", "cuda:1", "mps"... Auto takes a GPU where
+            there is one.
         precision: name of the precision. "auto" takes bfloat16 where the device multiplies it in
             hardware, float16 on GPUs that only have that, and float32 elsewhere. "float32" turns
             autocast off; whether a GPU's convolutions then use TF32 is `torch.backends.cudnn`'s to
             say, by default yes.
+        batch_size: the most photos that are computed at a time, or "auto".
 
     Raises:
         DeviceError: the device does not exist on this machine or is of another kind, or torchrun
             started more processes than there are GPUs, or several where it names one GPU.
     """
+    if batch_size != "auto" and batch_size < 1:
+        raise DeviceError(f"--batch-size is {batch_size}; expected auto, or 1 or more")
     chosen = _resolve_device(device)
     if chosen.type == "cuda" and processes_here() > 1:
         with in_step():
@@ -62,7 +72,7 @@ def resolve_compute(device: str = "auto", precision: Precision = "auto") -> Comp
         chosen = torch.device("cuda", number_here())
         torch.cuda.set_device(chosen)  # or each process takes memory of the first GPU too
     dtype = on_first(_best_precision)(chosen) if precision == "auto" else getattr(torch, precision)
-    return Compute(chosen, dtype)
+    return Compute(chosen, dtype, None if batch_size == "auto" else batch_size)
 
 
 def cores() -> int:
@@ -117,13 +127,14 @@ def device_name(device: torch.device) -> str:
 
 def _resolve_device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"device is {name!r}, which torch does not know; {_EXPECTED}") from error
-    # "meta" computes nothing, and "mps" has no float64, in which predictions are ranked.
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda", "mps"):  # "meta" computes nothing
         raise DeviceError(f"device is {name!r}, which this pipeline cannot use; {_EXPECTED}")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -132,6 +143,11 @@ def _resolve_device(name: str) -> torch.device:
                 f"device is {name!r}, but torch {torch.__version__} sees {count} CUDA device(s) "
                 "here; use --device cpu (or auto), or install a CUDA build of torch and its driver"
             )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(
+            f"device is {name!r}, but torch {torch.__version__} sees no Apple GPU here; use "
+            "--device cpu (or auto)"
+        )
     return device
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
@@ -30,6 +30,10 @@ _LONGEST_WAIT = timedelta(days=7)  # for the first process, while it matches or 
 
 _store: Any = None  # what the processes know of each other by
 _first_alone = False
+
+
+class CommonError(RuntimeError):
+    """An error that all processes raise together: none of them waits for another."""
 
 
 def size() -> int:
@@ -113,10 +117,32 @@ def on_first(call: Callable[P, T]) -> Callable[P, T]:
 
 def mean(total: Tensor, count: int) -> float:
     """Return the sum of all processes' totals over the sum of their counts."""
-    sums = torch.stack([total.double(), torch.full_like(total, count, dtype=torch.float64)])
-    if size() > 1:
-        dist.all_reduce(sums)
+    if size() == 1:
+        return total.item() / count
+    sums = torch.tensor(
+        [total.item(), count], dtype=torch.float64
+    )  # on the CPU: MPS has no float64
+    dist.all_reduce(sums)
     return (sums[0] / sums[1]).item()
+
+
+def in_any_process(happened: bool) -> bool:
+    """Return whether something happened in one of the processes; all of them ask together."""
+    if size() == 1:
+        return happened
+    flag = torch.tensor(int(happened))
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag)
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors by their sums over all processes, which have the same ones."""
+    if size() == 1:
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))
 
 
 @contextmanager
@@ -124,10 +150,13 @@ def in_step() -> Iterator[None]:
     """Let all processes compute together; an error of one of them ends them all.
 
     Raises:
+        CommonError: all of them failed in the same way.
         SystemExit: one of several processes failed; the first to do so has said why.
     """
     try:
         yield
+    except CommonError:
+        raise
     except Exception as error:
         if size() == 1:
             raise

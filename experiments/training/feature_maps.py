@@ -22,6 +22,7 @@ from experiments.data.dataset import Sample
 from experiments.data.torch_dataset import GIB, PhotoDataset
 from experiments.outputs import check_space, make_folder
 from experiments.training.device import Compute
+from experiments.training.memory import Room, in_batches
 from experiments.training.recipe import Recipe
 from lca_fused.evaluation import evaluation_mode
 
@@ -132,7 +133,7 @@ class MapStore:
 
     def _shape(self, photos: PhotoDataset) -> tuple[int, ...]:
         """Return (C, H, W) of a photo's map."""
-        return tuple(self._of(photos[0][0][None]).shape[1:])
+        return tuple(self._of(photos[0][0][None], Room(1, "the backbone")).shape[1:])
 
     def _maps(self, photos: PhotoDataset, views: int, more: Mapping[str, Any]) -> np.ndarray:
         """Return (views, items, C, H, W) float16, on disk."""
@@ -152,22 +153,23 @@ class MapStore:
         return stored
 
     def _write(self, photos: PhotoDataset, shape: tuple[int, ...], file: Path) -> None:
+        room = Room(self.compute.photos_at_once, "the backbone")
         maps = np.lib.format.open_memmap(file, "w+", dtype=np.float16, shape=shape)
         with tqdm(total=shape[0] * shape[1], unit="img", desc="feature maps") as bar:
             for view in range(shape[0]):
                 photos.set_epoch(view)
                 first = 0
                 for images, _ in DataLoader(photos, batch_size=_BATCH):
-                    maps[view, first : first + len(images)] = self._of(images).cpu().numpy()
+                    maps[view, first : first + len(images)] = self._of(images, room).cpu().numpy()
                     first += len(images)
                     bar.update(len(images))
         maps.flush()
 
-    def _of(self, images: Tensor) -> Tensor:
+    def _of(self, images: Tensor, room: Room) -> Tensor:
         """Return the maps of a batch, float16."""
         images = images.to(self.compute.device, memory_format=torch.channels_last)
         with evaluation_mode(self.backbone), torch.inference_mode(), self.compute.autocast():
-            return self.backbone(images).half()
+            return in_batches(self.backbone, images, room).half()
 
 
 def pooled(pool: nn.Module, maps: Dataset[Any], compute: Compute) -> tuple[Tensor, Tensor]:
@@ -182,9 +184,10 @@ def pooled(pool: nn.Module, maps: Dataset[Any], compute: Compute) -> tuple[Tenso
         (n, D) float32 and (n,) int64.
     """
     features, labels = [], []
+    room = Room(compute.photos_at_once, "the head")
     with evaluation_mode(pool.to(compute.device)), torch.inference_mode(), compute.autocast():
         for batch, batch_labels in DataLoader(maps, batch_size=_BATCH):
-            features.append(pool(batch.to(compute.device)).float().cpu())
+            features.append(in_batches(pool, batch.to(compute.device), room).float().cpu())
             labels.append(batch_labels)
     return torch.cat(features).clone(), torch.cat(labels)
 

@@ -20,7 +20,7 @@ from experiments.networks.model import ModelError
 from experiments.training.device import Compute
 from experiments.training.feature_maps import MapDataset, pooled
 from experiments.training.recipe import Recipe
-from experiments.training.trainer import Progress, Trainer
+from experiments.training.trainer import Log, Progress, Trainer
 from lca_fused import LCA
 from lca_fused.classifier import Classifier
 
@@ -38,6 +38,7 @@ def train_head(
     seed: int,
     checkpoint: Path,
     title: str,
+    log: Log | None = None,
 ) -> Progress:
     """Train a model's head and classifier for `recipe.head_epochs`, and load the best epoch's.
 
@@ -51,6 +52,7 @@ def train_head(
         seed: seed of the order of photos.
         checkpoint: file of the state between epochs; continued from if it exists.
         title: text beside the progress bar.
+        log: told of every epoch.
 
     Raises:
         ModelError: the training loss is no longer a finite number, or as `whitened` does.
@@ -67,6 +69,7 @@ def train_head(
             seed=seed,
             checkpoint=checkpoint,
             title=f"{title}, head",
+            log=log,
         ).fit(train, validation)
     state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     return replace(progress, best_model=state)

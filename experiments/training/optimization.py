@@ -24,8 +24,11 @@ def make_optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
     head = [p for module in (model.pool, model.classifier) for p in module.parameters()]
     undecayed = no_weight_decay(model.backbone)
     groups = [
-        {"params": parameters, "lr": rate, "weight_decay": decay}
-        for group, rate in [*zip(layers, reversed(rates), strict=True), (head, recipe.head_lr)]
+        {"params": parameters, "lr": rate, "weight_decay": decay, "part": part}
+        for part, group, rate in [
+            *(("backbone", *of) for of in zip(layers, reversed(rates), strict=True)),
+            ("head", head, recipe.head_lr),
+        ]
         for parameters, decay in _split_by_decay(group, recipe.weight_decay, undecayed)
     ]
     return torch.optim.SGD(groups, momentum=recipe.momentum)
@@ -51,6 +54,11 @@ def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int)
         cycle_momentum=False,
         anneal_strategy="cos",
     )
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Return the rates of the head and of the backbone's last trained layers, as they are now."""
+    return {group["part"]: group["lr"] for group in optimizer.param_groups}
 
 
 def _split_by_decay(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from experiments.training.device import Compute
+from experiments.training.memory import Room, in_batches
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,28 @@ class Score:
     top5: Tensor
 
 
-def score(model: nn.Module, batches: DataLoader[Any], compute: Compute) -> Score:
-    """Score a model, on the device already, on batches of images and labels."""
+def score(
+    model: nn.Module, batches: DataLoader[Any], compute: Compute, room: Room | None = None
+) -> Score:
+    """Score a model, on the device already, on batches of images and labels.
+
+    Args:
+        model: (N, 3, S, S) -> (N, K) logits, or what takes other inputs.
+        batches: photos and labels.
+        compute: device and precision.
+        room: how many photos fit at a time, where that is known from an earlier call.
+
+    Raises:
+        NoRoomError: memory does not hold the computation of one photo.
+    """
+    room = room or Room(compute.photos_at_once, "scoring")
     model.eval()
     correct, loss, count, top5 = 0, 0.0, 0, []
     with torch.inference_mode():
         for batch, batch_labels in batches:
             images, labels = to_device(batch, batch_labels, compute.device)
             with compute.autocast():
-                logits = model(images)
+                logits = in_batches(model, images, room)
             log_p = logits.float().log_softmax(dim=1)
             likeliest = log_p.topk(min(5, log_p.shape[1])).indices
             # Not argmax: 16-bit logits tie, and the two may choose differently among equals.

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from experiments.networks.model import ModelError
 from experiments.training import distributed
-from experiments.training.batches import Batches, Part
+from experiments.training.batches import Batches, LoadedPart, Part
 from experiments.training.device import Compute
 from experiments.training.layer_groups import freeze, frozen_groups, keep_frozen_statistics
+from experiments.training.memory import Room
 from experiments.training.optimization import make_optimizer, make_scheduler
 from experiments.training.order import epoch_seed
 from experiments.training.recipe import Recipe
@@ -72,11 +71,7 @@ class Stepper:
             if recipe.ema_decay
             else None
         )
-        self._network: nn.Module = self.model
-        if self._processes > 1:
-            device_ids = [compute.device] if compute.device.type == "cuda" else None
-            with distributed.in_step():
-                self._network = DistributedDataParallel(self.model, device_ids=device_ids)
+        self._room = Room(compute.photos_at_once, "training", _what_becomes_of_results(recipe))
 
     @property
     def evaluated(self) -> nn.Module:
@@ -97,12 +92,15 @@ class Stepper:
         self.start_training()
         torch.manual_seed(epoch_seed(seed, epoch))
         total, count = torch.zeros((), device=self.compute.device), 0
-        for part, images, labels in batches.epoch(epoch):
-            total += self.backward(images, labels, part) * part.photos
+        step: list[LoadedPart] = []
+        for loaded in batches.epoch(epoch):
+            step.append(loaded)
+            part = loaded[0]
             count += part.photos
             if part.last:
-                self.update()
+                total += self.step(step)
                 done(part.step_photos)
+                step = []
         return distributed.mean(total, count)
 
     def start_training(self) -> None:
@@ -111,6 +109,36 @@ class Stepper:
         if self.recipe.freeze_batch_norm:
             self.model.freeze_batch_norm()
         keep_frozen_statistics(self.model.backbone)
+
+    def step(self, parts: Sequence[LoadedPart]) -> Tensor:
+        """Move the weights by the parts of a step; return the sum of this process's losses.
+
+        Where memory runs out the step starts anew, with half as many photos at a time.
+
+        Raises:
+            NoRoomError: memory does not hold the computation of one photo.
+        """
+        draws = _random_state(self.compute.device)
+
+        def anew(at_once: int) -> Tensor:
+            self.optimizer.zero_grad(set_to_none=True)
+            _set_random_state(draws, self.compute.device)
+            return self._backward(parts, at_once)
+
+        largest = max(part.largest for part, _, _ in parts)
+        if self._processes > 1 and not self.recipe.freeze_batch_norm:
+            loss = anew(largest)  # BatchNorm waits for the other processes
+        else:
+            loss = self._room.within(largest, anew)
+        self.update()
+        return loss
+
+    def _backward(self, parts: Sequence[LoadedPart], at_once: int) -> Tensor:
+        total = torch.zeros((), device=self.compute.device)
+        for part, images, labels in parts:
+            for where, piece in part.smaller(at_once):
+                total += self.backward(images[where], labels[where], piece) * piece.photos
+        return total
 
     def backward(self, images: Tensor, labels: Tensor, part: Part) -> Tensor:
         """Add a part's share of the step's gradient; return the part's mean loss, a scalar.
@@ -121,20 +149,18 @@ class Stepper:
             part: which part of which step they are.
         """
         images, labels = to_device(images, labels, self.compute.device)
-        # torch takes the mean over processes; the step wants the mean over its photos.
-        share = part.photos * self._processes / part.step_photos
-        with self._gradients_travel(part.last):
-            with self.compute.autocast():
-                logits = self._network(images)
-            loss: Tensor = self.loss(logits.float(), labels)
-            self.scaler.scale(loss * share).backward()
+        with self.compute.autocast():
+            logits = self.model(images)
+        loss: Tensor = self.loss(logits.float(), labels)
+        self.scaler.scale(loss * (part.photos / part.step_photos)).backward()
         return loss.detach()
 
     def update(self) -> None:
-        """Move the weights along the gradient that the parts added up to.
+        """Move the weights along the gradient that the parts of all processes add up to.
 
         A step whose gradient overflowed float16 is left out, and the schedule waits for the next.
         """
+        distributed.add_up([p.grad for p in self.model.parameters() if p.grad is not None])
         scale = self.scaler.get_scale()
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
@@ -166,10 +192,33 @@ class Stepper:
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
 
-    def _gradients_travel(self, now: bool) -> AbstractContextManager[Any]:
-        if isinstance(self._network, DistributedDataParallel) and not now:
-            return self._network.no_sync()
-        return nullcontext()
+
+def _what_becomes_of_results(recipe: Recipe) -> str:
+    note = f"; steps are still of {recipe.batch_size} photos, and results those of the recipe"
+    if recipe.freeze_batch_norm:
+        return note
+    return note + ", but for BatchNorm, whose statistics are those of the photos at a time"
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Return what dropout draws from, on the CPU and on a GPU."""
+    on_gpu = None
+    if device.type == "cuda":
+        on_gpu = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        on_gpu = torch.mps.get_rng_state()
+    return torch.get_rng_state(), on_gpu
+
+
+def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    on_cpu, on_gpu = state
+    torch.set_rng_state(on_cpu)
+    if on_gpu is None:
+        return
+    if device.type == "mps":
+        torch.mps.set_rng_state(on_gpu)
+    else:
+        torch.cuda.set_rng_state(on_gpu, device)
 
 
 def _with_common_statistics(model: Classifier, compute: Compute) -> Classifier:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,8 @@ from experiments.training.batches import Batches
 from experiments.training.device import Compute
 from experiments.training.distributed import in_step, on_first, rank, size
 from experiments.training.feature_maps import MapDataset
+from experiments.training.memory import Room
+from experiments.training.optimization import learning_rates
 from experiments.training.recipe import Recipe
 from experiments.training.scoring import Score, score
 from experiments.training.steps import Stepper
@@ -64,6 +68,19 @@ class Progress:
         )
 
 
+class Log(Protocol):
+    """What is told of every epoch while a model trains; the first process alone has one."""
+
+    def begin(self, epochs: int, train: PhotoDataset | MapDataset) -> None:
+        """Training goes on after so many epochs, on these photos."""
+
+    def epoch(self, record: Mapping[str, float], rates: Mapping[str, float], number: int) -> None:
+        """An epoch's losses and accuracy, learning rates after it, and its number, from 1."""
+
+    def close(self) -> None:
+        """Training has ended, or failed."""
+
+
 class Trainer:
     """Finetunes one model on one data set and keeps its best epoch.
 
@@ -82,6 +99,7 @@ class Trainer:
         workers: processes that load and augment photos.
         title: shown beside the progress bar.
         before: what the model has behind it; its best weights stay where no epoch is better.
+        log: told of every epoch.
     """
 
     def __init__(
@@ -96,6 +114,7 @@ class Trainer:
         workers: int = 0,
         title: str = "",
         before: Progress | None = None,
+        log: Log | None = None,
     ) -> None:
         self.model = model.to(compute.device).to(memory_format=torch.channels_last)
         self.loss = loss
@@ -106,6 +125,8 @@ class Trainer:
         self.workers = workers
         self.title = title
         self.before = before or Progress()
+        self.log = log
+        self._room = Room(compute.photos_at_once, "scoring")
         self.progress = Progress(
             best_rank=(self.before.best_rank[0], 0), best_model=self.before.best_model
         )
@@ -120,6 +141,7 @@ class Trainer:
 
         Raises:
             ModelError: the training loss is no longer a finite number.
+            NoRoomError: the device's memory does not hold the computation of one photo.
             CheckpointError: the checkpoint is not one of such a run.
             SystemExit: one of several processes failed in the middle of an epoch.
         """
@@ -132,17 +154,21 @@ class Trainer:
             steps=batches.steps * self.recipe.epochs,
         )
         self._resume(stepper)
-        with tqdm(
-            total=len(train) * self.recipe.epochs,
-            initial=len(train) * self.progress.epoch,
-            unit="img",
-            desc=self.title,
-            smoothing=0.05,
-            mininterval=1.0,
-        ) as bar:
+        with (
+            self._logged(train),
+            tqdm(
+                total=len(train) * self.recipe.epochs,
+                initial=len(train) * self.progress.epoch,
+                unit="img",
+                desc=self.title,
+                smoothing=0.05,
+                mininterval=1.0,
+            ) as bar,
+        ):
             while not self._finished():
                 mean_loss = self._train_epoch(stepper, batches, bar)
                 self._finish_epoch(stepper.evaluated, mean_loss, validation, bar)
+                self._tell(stepper)
                 self._save(stepper)
         self.model.load_state_dict(self.progress.best_model)
         return self.progress.after(self.before)
@@ -197,6 +223,23 @@ class Trainer:
             }
         bar.set_postfix({key: f"{value:.3g}" for key, value in record.items()})
 
+    @contextmanager
+    def _logged(self, train: PhotoDataset | MapDataset) -> Iterator[None]:
+        if self.log is None:
+            yield
+            return
+        self.log.begin(self.before.epoch + self.progress.epoch, train)
+        try:
+            yield
+        finally:
+            self.log.close()
+
+    def _tell(self, stepper: Stepper) -> None:
+        if self.log is not None:
+            number = self.before.epoch + self.progress.epoch
+            rates = learning_rates(stepper.optimizer)
+            self.log.epoch(self.progress.history[-1], rates, number)
+
     def _training_batches(self, train: PhotoDataset | MapDataset) -> Batches:
         return Batches(
             train,
@@ -213,7 +256,7 @@ class Trainer:
         # Decoded photos are ready sooner than workers would be.
         workers = 0 if photos.cached else self.workers
         batches = DataLoader(photos, batch_size=self.recipe.batch_size, num_workers=workers)
-        return score(model, batches, self.compute)
+        return score(model, batches, self.compute, self._room)
 
     @on_first
     def _save(self, stepper: Stepper) -> None:
