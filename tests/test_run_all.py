@@ -309,7 +309,7 @@ def test_cuda_on_a_machine_without_one_is_refused_at_once(arguments, caplog):
         (["--datasets", "folder", "folder"], "--datasets holds folder more than once"),
         (["--methods", "nonsense"], "nonsense"),
         (["--methods", "nonsense"], "lca-me"),
-        (["--device", "meta"], "expected auto, cpu, cuda or cuda:N"),
+        (["--device", "meta"], "expected auto, cpu, cuda, cuda:N or mps"),
         (["--weights", "resnet50=net.pt"], "no row of this study is made with resnet50"),
         (["--report", "."], "--report is ."),
     ],

@@ -24,6 +24,7 @@ from experiments.training.scoring import Score, score
 from experiments.training.steps import Stepper
 from experiments.training.trainer import Trainer
 from lca_fused.backbones import small_resnet
+from lca_fused.decision import Decision
 from lca_fused.explain import explain
 from lca_fused.gallery import Enrolled, Gallery
 from lca_fused.loss import MaxEntropyLoss
@@ -480,7 +481,8 @@ def test_training_scoring_and_predictions_make_no_float64_on_the_device(without_
         assert explain(model, images).positions.shape == (4, 2, 2)
     embedded = model.pool(model.backbone(images)).detach()
     model.set_gallery(Gallery.of({"a": Enrolled(embedded[:2]), "b": Enrolled(embedded[2:])}))
-    predictions = predictions_of(model(images), ["a", "b"], 2)
+    description = SimpleNamespace(classes=["a", "b"], decision=Decision())
+    predictions = predictions_of(model(images), description, 2)
     assert [prediction.name for prediction in predictions] == ["a", "a", "b", "b"]
 
 
