@@ -32,7 +32,7 @@ from experiments.command_lines import changed_options, command_line
 from experiments.console import set_up_console
 from experiments.data.product_folders import find_products
 from experiments.data.split_folders import find_split_folders
-from experiments.deploy.deciding import GALLERY_SCORE, TRAINED_SCORE, decide, in_words
+from experiments.deploy.deciding import decide, in_words
 from experiments.deploy.gallery_folder import changing
 from experiments.deploy.inference import MEGAPIXEL, PhotoReader
 from experiments.deploy.labelled_photos import LabelledPhotos, look_at
@@ -46,7 +46,7 @@ from lca_fused import load_classifier
 from lca_fused.classifier import Classifier
 from lca_fused.decision import Decision
 from lca_fused.description import described
-from lca_fused.pretrained import gallery_of, save_decision
+from lca_fused.pretrained import save_decision
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +73,9 @@ class Options:
     validation/, or else half of PHOTOS."""
     precision: float = 0.99
     """Share of right answers among those accepted, which the threshold is to have."""
-    score: Literal["max-softmax", "energy", "max-logit"] | None = None
-    """What is compared with the threshold; default: max-logit (the cosine) of a gallery, otherwise
-    max-softmax."""
+    score: Literal["max-softmax", "energy", "max-logit"] = "max-softmax"
+    """What is compared with the threshold; max-logit of a gallery is a cosine. The default was the
+    best or equal to it (docs/decision.md)."""
     store: bool = False
     """Write temperature and threshold into MODEL's config.json: predict.py then goes by them."""
     stored: bool = False
@@ -169,8 +169,7 @@ def _evaluate(options: Options) -> int:
         notes = ["temperature and threshold are those that were stored"]
     else:
         validation, tested, notes = _parts(options, reader)
-        score = options.score or (GALLERY_SCORE if gallery_of(classifier) else TRAINED_SCORE)
-        decision, proof = decide(validation, score, options.precision)
+        decision, proof = decide(validation, options.score, options.precision)
         notes += in_words(proof, len(validation))
         proven = proof.holds
     if not tested.known.any():

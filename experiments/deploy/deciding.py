@@ -9,10 +9,6 @@ from experiments.deploy.labelled_photos import LabelledPhotos
 from experiments.selective import CONFIDENCE, Proof, fewest_photos, prove
 from lca_fused.decision import SCORES, Decision
 
-TRAINED_SCORE = "max-softmax"
-GALLERY_SCORE = "max-logit"
-"""The best of `SCORES` for trained classifiers and for galleries: docs/decision.md."""
-
 
 def decide(photos: LabelledPhotos, score: str, precision: float) -> tuple[Decision, Proof]:
     """Return how to decide, and what the photos prove of a precision.
