@@ -8,7 +8,6 @@ are among the more. Heads are trained on them, or class means enrolled in a gall
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,26 +19,23 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from matplotlib.figure import Figure
 from tabulate import tabulate
 from torch import nn
 from torch.utils.data import DataLoader
 
-from experiments.console import set_up_console
 from experiments.data.own_output import PICTURE_METADATA
 from experiments.methods import METHODS
-from experiments.storage import save_json, write_atomically
+from experiments.storage import write_atomically
 from experiments.study import new_products
 from experiments.study.new_products import Maps, load_maps, trained
+from experiments.study.row_by_row import run_row_by_row
 from experiments.training.class_means import enroll_class_means
 from experiments.training.device import Compute, resolve_compute
 from experiments.training.feature_maps import MapDataset
 from experiments.training.scoring import score
 from lca_fused.classifier import Classifier
 from lca_fused.heads import HEADS
-
-logger = logging.getLogger(__name__)
 
 _ALL = 10**9  # photos of a product, more than any has
 
@@ -144,21 +140,11 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, write it and the curves beside the maps; return the exit status."""
-    set_up_console()
-    options = tyro.cli(Options, args=arguments, prog="few_shot")
-    rows = []
-    try:
-        for row in measure(options):
-            rows.append(row)
-            save_json(rows, options.output / "results.json")
-            logger.info("%s", row)
+    status, options, rows = run_row_by_row(Options, measure, to_markdown, arguments)
+    if status == 0:
         save = partial(draw(rows).savefig, format="png", dpi=120, metadata=PICTURE_METADATA)
         write_atomically(options.output / "curves.png", save)
-    except (ValueError, OSError) as error:
-        logger.error("error: %s", error)
-        return 2
-    print(to_markdown(rows))
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ others join from their packshot, from a photo or from five. Backbones are frozen
 
 from __future__ import annotations
 
-import logging
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,20 +20,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from tabulate import tabulate
 from torch import nn
 from torch.utils.data import DataLoader
 
-from experiments.console import set_up_console
 from experiments.data.cut_out import cut_out
 from experiments.data.dataset import DataError, Sample, cutting_digest, dataset_digest
 from experiments.data.grocery_store import load_grocery_store
 from experiments.data.torch_dataset import PhotoDataset
 from experiments.networks.backbones import load_network
 from experiments.networks.model import new_classifier
-from experiments.storage import save_json
 from experiments.study.cells import weights_identity
+from experiments.study.row_by_row import run_row_by_row
 from experiments.training.device import Compute, resolve_compute
 from experiments.training.feature_maps import MapDataset, MapStore, pooled
 from experiments.training.head_first import train_head
@@ -45,8 +42,6 @@ from lca_fused.backbones import find_backbone
 from lca_fused.classifier import Classifier
 from lca_fused.gallery import Gallery
 from lca_fused.heads import HEADS
-
-logger = logging.getLogger(__name__)
 
 JOIN_FROM = {"packshot": None, "1 store photo": 1, "5 store photos": 5}
 """Photos of each product that joins."""
@@ -247,19 +242,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table and write it beside the maps; return the exit status."""
-    set_up_console()
-    options = tyro.cli(Options, args=arguments, prog="new_products")
-    rows = []
-    try:
-        for row in measure(options):
-            rows.append(row)
-            save_json(rows, options.output / "results.json")
-            logger.info("%s", row)
-    except (ValueError, OSError) as error:
-        logger.error("error: %s", error)
-        return 2
-    print(to_markdown(rows))
-    return 0
+    return run_row_by_row(Options, measure, to_markdown, arguments)[0]
 
 
 if __name__ == "__main__":

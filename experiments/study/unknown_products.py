@@ -9,7 +9,6 @@ the share of unknown products' photos let through where 95 % of the known ones' 
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,22 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from tabulate import tabulate
 from torch import Tensor
 
-from experiments.console import set_up_console
 from experiments.selective import auroc, let_through
-from experiments.storage import save_json
 from experiments.study import new_products
 from experiments.study.new_products import Maps, load_maps, split, trained, with_gallery
+from experiments.study.row_by_row import run_row_by_row
 from experiments.training.device import Compute, resolve_compute
 from experiments.training.feature_maps import pooled
 from lca_fused.classifier import Classifier
 from lca_fused.decision import SCORES
 from lca_fused.pretrained import gallery_of
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,19 +104,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table and write it beside the maps; return the exit status."""
-    set_up_console()
-    options = tyro.cli(Options, args=arguments, prog="unknown_products")
-    rows = []
-    try:
-        for row in measure(options):
-            rows.append(row)
-            save_json(rows, options.output / "results.json")
-            logger.info("%s", row)
-    except (ValueError, OSError) as error:
-        logger.error("error: %s", error)
-        return 2
-    print(to_markdown(rows))
-    return 0
+    return run_row_by_row(Options, measure, to_markdown, arguments)[0]
 
 
 if __name__ == "__main__":
