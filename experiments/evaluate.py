@@ -74,8 +74,8 @@ class Options:
     precision: float = 0.99
     """Share of right answers among those accepted, which the threshold is to have."""
     score: Literal["max-softmax", "energy", "max-logit"] = "max-softmax"
-    """What is compared with the threshold; max-logit of a gallery is a cosine. The default was the
-    best or equal to it (docs/decision.md)."""
+    """What is compared with the threshold; max-logit of a gallery is a cosine. How they compare:
+    docs/decision.md."""
     store: bool = False
     """Write temperature and threshold into MODEL's config.json: predict.py then goes by them."""
     stored: bool = False
