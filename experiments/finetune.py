@@ -52,7 +52,7 @@ from lca_fused.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
-_EMBEDDED_SCENARIO = "store"
+_EMBEDDED_SCENARIO = "multi-packshot"
 
 
 @run_together

@@ -119,9 +119,9 @@ def test_the_catalogue_has_the_sizes_that_were_asked_for():
         name: tuple(scenario.images_per_class().values()) for name, scenario in SCENARIOS.items()
     }
     assert photos == {
-        "multi-packshot": (5, 3, 12),
-        "one-shot": (1, 3, 12),
-        "store": (2, 3, 25),
+        "multi-packshot": (5, 2, 10),
+        "one-shot": (1, 2, 10),
+        "store": (2, 3, 20),
         "pretraining": (40, 4, 4),
     }
 

@@ -65,9 +65,9 @@ class Scenario:
 
 
 SCENARIOS = {
-    "multi-packshot": Scenario("multi-packshot", 5, 0, 3, 12, 3, role="GroZi-120"),
-    "one-shot": Scenario("one-shot", 1, 0, 3, 12, 15, role="CAPG-GP"),
-    "store": Scenario("store", 0, 2, 3, 25, 12, role="DM4VM"),
+    "multi-packshot": Scenario("multi-packshot", 5, 0, 2, 10, 3, role="GroZi-120"),
+    "one-shot": Scenario("one-shot", 1, 0, 2, 10, 12, role="CAPG-GP"),
+    "store": Scenario("store", 0, 2, 3, 20, 12, role="DM4VM"),
     "pretraining": Scenario(PRETRAINING, 10, 30, 4, 4),
 }
 
