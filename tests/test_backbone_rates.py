@@ -8,6 +8,7 @@ from experiments.study import backbone_rates
 from tests.products import write_photos, write_weights
 
 
+@pytest.mark.slow
 def test_gains_at_each_rate_are_written_and_drawn(tmp_path):
     study = [
         *("folder", "--data-root", str(write_photos(tmp_path / "photos", train=4, test=2))),

@@ -160,6 +160,7 @@ def test_a_folder_without_splits_and_its_own_output_in_it(tmp_path):
     assert "results and pictures of earlier runs" in again["left_out"][0]
 
 
+@pytest.mark.slow
 def test_json_is_the_same_from_threads_and_processes(tmp_path, monkeypatch):
     root = write_clean(tmp_path / "photos")
     save_anew(root / "train/apple/0.png", root / "test/plum/anew.jpg")

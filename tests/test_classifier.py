@@ -492,13 +492,8 @@ def test_a_classifier_can_be_made_of_its_parts():
     assert model(images()).shape == (2, 7)
 
 
-@pytest.mark.parametrize(
-    ("backend", "make"),
-    [
-        ("aot_eager", resnet),
-        pytest.param("inductor", tv.resnet18, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("backend", "make"), [("aot_eager", resnet), ("inductor", tv.resnet18)])
 def test_compiles_whole_forward_and_backward(backend, make):
     torch.compiler.reset()
     attached = attach_lca(make(), 7)

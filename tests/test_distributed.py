@@ -99,6 +99,7 @@ def without_cost(text: str) -> str:
     return text[: text.index("Cost of training")]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_loss_curve_and_the_table_of_one(arguments, two, tmp_path):
     together, output = two
     alone = run(*ALONE, *STUDY, *arguments, "--output", str(tmp_path))
@@ -159,6 +160,7 @@ def test_a_row_that_fails_in_all_processes_costs_no_other(arguments, tmp_path):
     assert [len(cell["top5"]) for cell in cells(tmp_path).values()] == [12], "matching has a result"
 
 
+@pytest.mark.slow
 def test_batch_norm_that_learns_is_refused_on_the_cpu(arguments, tmp_path):
     learning = ["--recipe.no-freeze-batch-norm", "--methods", "gap", "--output", str(tmp_path)]
     result = run(*TORCHRUN, *STUDY, *arguments, *learning)

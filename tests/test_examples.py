@@ -15,12 +15,13 @@ from tests.products import write_photos
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
         ("plain_torch.py",),
         ("timm_training.py", "--model", "mobilenetv2_050"),
-        pytest.param(("lightning_training.py",), marks=pytest.mark.slow),
+        ("lightning_training.py",),
     ],
     ids=["plain torch", "timm", "lightning"],
 )

@@ -447,6 +447,7 @@ def test_missing_package_is_named_with_its_remedy(model, tmp_path, monkeypatch, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_runs_as_a_script(model, tmp_path):
     command = [sys.executable, "experiments/export.py", str(model), "--tolerance", "-1"]
     command += ["--output", str(tmp_path / "out")]

@@ -416,6 +416,7 @@ def test_a_report_that_fails_costs_neither_model_nor_message(
 # Names and places
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_and_a_console_that_shows_none(photos, options, run, tmp_path):
     """As old archives and Windows' redirected output have it."""
     folder = photos.rename(tmp_path / "Фото")
@@ -439,6 +440,7 @@ def test_names_that_are_no_text_and_a_console_that_shows_none(photos, options, r
     assert "lim\\xe9" in load_classifier(model).description.classes
 
 
+@pytest.mark.slow
 def test_printed_commands_work_in_any_folder(
     photos, options, tmp_path, monkeypatch, capsys, without_report
 ):

@@ -172,6 +172,7 @@ def test_photos_on_disk_are_the_rendered_ones(tiny_folder):
                 assert np.array_equal(stored, render_image(TINY, design, split, index, SIZE))
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_changes_nothing(tiny_folder, tmp_path):
     assert contents(write_tiny(tmp_path / "other", workers=2)) == contents(tiny_folder)
 
@@ -231,6 +232,7 @@ def test_a_run_that_dies_leaves_no_data_set(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_data_set_and_no_processes(tmp_path):
     script = (
         "from pathlib import Path; from experiments.data.generated.scenarios import write_scenario;"

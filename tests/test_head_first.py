@@ -132,6 +132,7 @@ def test_a_gallery_of_the_training_photos_is_a_row_without_training(arguments, t
     assert found["history"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [1, 4], ids=["head", "everything"])
 def test_interrupted_it_goes_on_where_it_was(arguments, tmp_path, monkeypatch, caplog, epoch):
     assert main([*arguments, "--output", str(tmp_path / "undisturbed")]) == 0

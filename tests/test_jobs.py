@@ -78,6 +78,7 @@ def wait_for(what) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_two_jobs_give_the_results_and_the_table_of_one(arguments, tmp_path, capfd):
     assert main([*arguments, "--jobs", "1", "--output", str(tmp_path / "one")]) == 0
     alone = capfd.readouterr()
@@ -91,6 +92,7 @@ def test_two_jobs_give_the_results_and_the_table_of_one(arguments, tmp_path, cap
     assert (tmp_path / "runs" / "augmented" / "folder.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_costs_no_other(arguments, tmp_path, caplog):
     wild = ["--recipe.backbone-lr", "1e30", "--recipe.head-lr", "1e30"]
     assert main([*arguments, *wild, "--jobs", "2"]) == 1

@@ -12,6 +12,7 @@ from benchmarks.training.onnx_latency import Projection, main, table
 from lca_fused import LCA
 
 
+@pytest.mark.slow
 def test_prints_a_row_a_head(capsys):
     main(
         [

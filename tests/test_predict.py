@@ -368,6 +368,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_interrupted_run_keeps_its_rows(model, tmp_path):
     photos = many(tmp_path / "many", 400)
@@ -385,6 +386,7 @@ def test_interrupted_run_keeps_its_rows(model, tmp_path):
     assert all(row["class_1"] for row in rows(output))
 
 
+@pytest.mark.slow
 def test_reader_that_has_enough_ends_it_quietly(model, tmp_path):
     photos = many(tmp_path / "many", 400)
     command = [sys.executable, "experiments/predict.py", str(model), str(photos), *FAST]
@@ -565,6 +567,7 @@ def test_a_full_disk_ends_it_in_one_line(model, photos, tmp_path, monkeypatch, c
     assert "No space left on device" in line
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
 def test_standard_output_on_a_full_disk_ends_it_in_one_line(model, photos):
     command = [sys.executable, "experiments/predict.py", str(model), str(photos), *FAST]
@@ -578,6 +581,7 @@ def test_standard_output_on_a_full_disk_ends_it_in_one_line(model, photos):
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.slow
 def test_rows_that_outgrow_the_disk_end_it_in_one_line_and_the_others_are_kept(
     model, photos, tmp_path
 ):

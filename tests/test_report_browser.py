@@ -21,7 +21,10 @@ from tests.stored_runs import (
     write_study,
 )
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH"),
+]
 
 DARK = "--blink-settings=preferredColorScheme=0"
 # What sticks out of the page to the right, but for what is in a box that scrolls by itself.

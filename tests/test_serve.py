@@ -33,6 +33,8 @@ from tests.browser import BROWSER, DESKTOP, PHONE, Page
 from tests.products import COLOURS, write_photos
 from tests.stored_models import build, write_model
 
+pytestmark = pytest.mark.slow
+
 NAMES = sorted(COLOURS)
 UPLOAD = 0.2  # megabytes
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH")

@@ -11,6 +11,8 @@ from lca_fused import LCA, attach_lca, explain, feature_map
 from lca_fused.feature_map import TokenMap
 from reference.lca import lca_reference
 
+pytestmark = pytest.mark.slow  # some of them are large
+
 # One small network of each of timm's modules.
 WITH_A_MAP = """
     beitv2_base_patch16_224 caformer_s18 cait_xxs24_224 convit_tiny convmixer_768_32
