@@ -229,6 +229,7 @@ def sure_classifier(photos: list[Image.Image]) -> tuple[Classifier, list[str]]:
     return classifier, names
 
 
+@pytest.mark.slow
 def test_wrong_labels_are_found_among_photos_that_were_not_trained_on(tmp_path, capsys):
     drawn = [draw(seed) for seed in range(60)]
     classifier, names = sure_classifier(drawn)

@@ -102,6 +102,7 @@ def classify_as_torchvision(model: nn.Module, feature_map: Tensor) -> Tensor:
     return head(feature_map.flatten(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(set(TORCHVISION) - {"convnext"}))
 def test_the_map_of_a_torchvision_model_is_what_it_pools_itself(family):
     model = TORCHVISION[family]().eval()
@@ -122,6 +123,7 @@ def test_the_norm_in_convnexts_classifier_acts_on_the_map():
     torch.testing.assert_close(attached.forward_features(images()), norm(model.features(images())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TIMM)
 def test_the_map_of_a_timm_model_is_its_forward_features_with_channels_first(name):
     model = TIMM[name]().eval()
@@ -147,6 +149,7 @@ def test_timms_own_unpooled_output_is_the_map():
     torch.testing.assert_close(attached.forward_features(images()), unpooled(images()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [*TORCHVISION.values(), *TIMM.values()], ids=[*TORCHVISION, *TIMM])
 def test_every_parameter_is_the_original_and_gets_a_gradient(make):
     model = make()
@@ -426,6 +429,7 @@ def test_images_need_not_have_three_channels(channels):
         assert attached(images(channels=channels)).shape == (2, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("make", [resnet, TIMM["test_resnet"], TIMM["test_convnext"]])
 def test_new_layers_follow_the_models_dtype(make, dtype):
@@ -474,6 +478,7 @@ def test_copies_are_independent(make):
     assert torch.equal(copied(images()), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [resnet, TIMM["test_convnext"], TIMM["mobilenetv3_small_050"]])
 def test_state_survives_a_file_read_with_weights_only(make):
     attached, other = (attach_lca(make(), 7).eval() for _ in range(2))

@@ -32,6 +32,7 @@ def times(crops: list[Crop]) -> dict[tuple[int, int], list[int]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hold_out", [hold_out_videos, hold_out_frames])
 @given(sightings=SIGHTINGS, fraction=st.sampled_from([0.1, 0.3, 0.5]))
 def test_the_parts_are_a_moment_apart_and_every_product_stays(hold_out, sightings, fraction):

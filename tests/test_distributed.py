@@ -135,6 +135,7 @@ def test_an_error_in_one_process_ends_both_is_said_once_and_the_rest_goes_on(
         assert cells(output)[name].get("history") == cell.get("history"), "bit for bit"
 
 
+@pytest.mark.slow
 def test_processes_back_off_together_where_one_runs_out_of_memory(arguments, two, tmp_path):
     program, output = tmp_path / "short.py", tmp_path / "runs"
     program.write_text(SHORT_OF_MEMORY)

@@ -122,6 +122,7 @@ def test_a_photo_is_explained_beside_the_enrolled_one(gallery, photos, tmp_path,
     assert len(enrolled.explanation.top_rectangles(0, 3)) > 0
 
 
+@pytest.mark.slow
 def test_a_gallery_is_exported_as_any_classifier(gallery, tmp_path):
     pytest.importorskip("onnxruntime")
     from experiments.export import main as export

@@ -114,6 +114,7 @@ def test_safetensors_holds_the_models_tensors(model, exported):
     assert all(torch.equal(tensors[key], state[key]) for key in state)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="permissions are those of the folder")
 def test_files_have_the_permissions_of_any_new_file(model, tmp_path):
     before = os.umask(0o027)
@@ -202,6 +203,7 @@ def test_manifest_tells_other_preprocessing_too(model, photo, preprocessing):
     torch.testing.assert_close(follow(written["preprocessing"], photo), item[1], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gap", "gap-fc", "gem", "rmac"])
 def test_every_head_can_be_exported(tmp_path, method, caplog):
     stored = write_model(tmp_path / f"{method}.model", method)
@@ -250,6 +252,7 @@ def test_refused_export_keeps_the_earlier_one(model, tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_files_of_other_formats_are_not_left_beside_another_model(model, tmp_path, caplog):
     """The second model's model.json would not say that model.safetensors is of the first."""
     output = tmp_path / "shipped"

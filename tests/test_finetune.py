@@ -120,6 +120,7 @@ print(json.dumps({"logits": logits.tolist(), "named": named}))
 """
 
 
+@pytest.mark.slow
 def test_what_it_trains_is_a_model_of_the_library(
     photos, options, run, tmp_path, monkeypatch, without_report
 ):
@@ -164,6 +165,7 @@ def test_what_it_trains_is_a_model_of_the_library(
     assert set(np.ptp(expected.numpy(), axis=1) > 1e-3) == {True}, "or any model would do"
 
 
+@pytest.mark.slow
 def test_run_again_it_computes_nothing_and_writes_the_report(photos, options, run, monkeypatch):
     assert main([str(photos), *options]) == 0
     (run / "report.html").unlink()
@@ -172,6 +174,7 @@ def test_run_again_it_computes_nothing_and_writes_the_report(photos, options, ru
     assert (run / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_where_it_was(
     photos, options, run, monkeypatch, caplog, tmp_path, without_report
 ):
@@ -200,6 +203,7 @@ def test_interrupted_it_goes_on_where_it_was(
 # Uneven classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
@@ -242,6 +246,7 @@ def test_split_depends_on_its_seed(unsplit):
 # What is among the photos
 
 
+@pytest.mark.slow
 def test_copies_and_what_is_left_out_are_in_the_log_once_and_in_the_report(
     photos, options, run, caplog
 ):
@@ -347,6 +352,7 @@ def test_a_disk_without_room_for_checkpoints_is_found_before_training(
     assert "0.00 GiB free, and model and checkpoints may take" in caplog.messages[-1]
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_costs_no_finished_epoch(
     photos, options, run, caplog, monkeypatch, without_report
 ):
@@ -368,6 +374,7 @@ def test_a_disk_that_fills_up_costs_no_finished_epoch(
     assert saved == [1, 2, 2], "the first epoch is not trained again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
 def test_a_disk_that_fills_up_as_the_model_is_stored_costs_no_epoch(
     photos, options, run, caplog, monkeypatch, without_report, file
@@ -501,6 +508,7 @@ def test_embedded_has_its_own_defaults_which_options_change():
     assert parse_finetuning(["PHOTOS"]).recipe.patience > 0
 
 
+@pytest.mark.slow
 def test_embedded_trains_on_generated_products(options, run, monkeypatch, photos):
     monkeypatch.setattr("experiments.finetune.write_scenario", lambda *_args, **_options: photos)
     assert main(["--embedded", *options]) == 0

@@ -47,6 +47,7 @@ def cell(output) -> dict:
     return json.loads(name.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finetune", ["head", "last-stages", "all"])
 @pytest.mark.parametrize("start", ["random", "whitened"])
 def test_what_learns_and_what_stays(arguments, tmp_path, finetune, start):

@@ -53,6 +53,7 @@ def test_groups_are_in_the_order_of_the_forward_pass(network):
     assert len(set(found)) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "build",
     [

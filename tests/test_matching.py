@@ -722,6 +722,7 @@ def with_wrong_counts(file: Path, _: Path) -> None:
     np.savez(file, **arrays | {"counts": arrays["counts"] - 1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -798,6 +799,7 @@ def test_an_aborted_run_detects_the_finished_photos_no_second_time(tmp_path, in_
     assert resumed.scores(query).tolist() == expected.scores(query).tolist()
 
 
+@pytest.mark.slow
 def test_a_hole_in_the_cache_is_filled_with_the_right_photos(tmp_path, in_pairs):
     photos, paths = in_pairs
     fit_cached(paths, tmp_path / "cache", CountingSift())

@@ -35,6 +35,7 @@ def test_some_classes_are_taken_and_numbered_anew():
     assert both.maps.shape[:2] == (1, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["gap", "lca"])
 def test_products_join_and_are_recognised(monkeypatch, tmp_path, caplog, head):
     everything = Maps(maps(0), maps(1), maps(2, views=2), maps(3, views=2), maps(4), maps(5))

@@ -26,6 +26,7 @@ def exported(tmp_path_factory):
     return path, images, model(images).detach().numpy()
 
 
+@pytest.mark.slow
 def test_onnxruntime(exported):
     path, images, logits = exported
     np.testing.assert_allclose(export.OnnxClassifier(path)(images).numpy(), logits, atol=1e-5)

@@ -128,6 +128,7 @@ def test_jsonl_holds_all_classes_when_k_is_larger(model, photos, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_rows_go_to_standard_output_and_the_rate_to_standard_error(model, photos):
     command = [sys.executable, "experiments/predict.py", str(model), str(photos), *FAST]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -281,6 +282,7 @@ def test_a_folder_that_cannot_be_read_is_a_row(model, photos, tmp_path, monkeypa
     assert errors == {str(photos / "lime"): "a folder that cannot be read: permission denied"}
 
 
+@pytest.mark.slow
 def test_pictures_among_the_photos_are_not_predicted_the_next_time(model, photos, tmp_path):
     pytest.importorskip("matplotlib")
     predict(model, photos, "--output", tmp_path / "1.csv", "--explain", photos / "lime")
@@ -653,6 +655,7 @@ def test_workers_that_the_shared_memory_does_not_hold_are_refused_before_predict
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_explain_shows_the_class_it_is_given(model, photos, tmp_path, monkeypatch):
     """In 16 bits near ties may fall another way than `explain` would decide them."""
     pytest.importorskip("matplotlib")

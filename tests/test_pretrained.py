@@ -143,6 +143,7 @@ def test_loading_leaves_the_callers_random_numbers_alone(folder):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
 def test_only_torch_is_imported_until_a_stored_classifier_is_wanted():
     program = (
         "import sys, lca_fused; "

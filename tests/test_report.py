@@ -122,6 +122,7 @@ def test_another_recipe_is_another_row_and_its_title_says_what_differs(study):
     assert titles[2:] == ["LCA (epochs 30)", "LCA (epochs 12)"]
 
 
+@pytest.mark.slow
 def test_damaged_cells_are_named_and_the_others_are_shown(study):
     (study / "cells" / "folder" / "photos" / "lca-seed7.json").write_text('{"accuracy": 1')
     (study / "cells" / "folder" / "photos" / "lca-seed8.json").write_text('{"accuracy": 1}')
@@ -296,6 +297,7 @@ def test_without_photos_the_report_says_how_to_give_them(study, photos):
 # Explanations
 
 
+@pytest.mark.slow
 def test_right_and_wrong_predictions_are_explained(study):
     result = read_run(study).entries[-1].results[0]
     explained = explain_photos(result, result.find_photos(), each=2)

@@ -25,6 +25,7 @@ def compiled(x: torch.Tensor, target: str):
     return compile_launch(launch).binary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
 @pytest.mark.parametrize("side", [7, 28])

@@ -63,12 +63,14 @@ def test_runs_every_method_and_writes_the_table(arguments, tmp_path, capsys, mon
     assert Image.open(tmp_path / "runs" / "folder-ladder.png").width > 300
 
 
+@pytest.mark.slow
 def test_finished_cells_are_not_computed_again(arguments, tmp_path, monkeypatch):
     assert main([*arguments, "--methods", "gap", "lca"]) == 0
     monkeypatch.setattr("experiments.study.cells._finetune", pytest.fail)
     assert main([*arguments, "--methods", "gap", "lca", "--batch-size", "2"]) == 0
 
 
+@pytest.mark.slow
 def test_a_network_that_the_gpu_cannot_hold_costs_its_own_row_alone(
     arguments, tmp_path, monkeypatch, caplog
 ):
@@ -270,6 +272,7 @@ def test_weights_of_another_network_are_refused_and_matching_still_runs(
     assert "does not hold weights of embedded" in rows["lca"]["not_run"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "said"), [(".json", " is no stored result"), (".checkpoint.pt", " ")]
 )
@@ -359,6 +362,7 @@ def test_without_arguments_it_is_the_embedded_default():
     assert parse_study(["--seeds", "5"])[1].seeds == (5,)
 
 
+@pytest.mark.slow
 def test_table_of_stored_cells_computes_nothing(arguments, tmp_path, monkeypatch):
     assert main([*arguments, "--methods", "gap", "--seeds", "0"]) == 0
     monkeypatch.setattr("experiments.study.cells._finetune", pytest.fail)
@@ -409,6 +413,7 @@ def test_the_papers_table_without_data_or_weights_says_what_is_missing(small_pap
     assert all(any(f"| {figure} " in row for row in rows) for figure in figures)
 
 
+@pytest.mark.slow
 def test_the_papers_table_is_filled_where_data_and_weights_are(
     small_paper, capg_gp, tmp_path, capsys
 ):
@@ -441,6 +446,7 @@ def test_an_unreachable_server_is_asked_once_for_each_file(small_paper, capg_gp,
     assert len(asked) == len(set(asked)) == 2
 
 
+@pytest.mark.slow
 def test_rows_with_backbones_of_their_own_stand_in_one_table(arguments, tmp_path, monkeypatch):
     monkeypatch.setitem(known_backbones._LONGER_NAMES, "other", "lca_fused:small_resnet")
     file = arguments[arguments.index("--weights") + 1]
@@ -451,6 +457,7 @@ def test_rows_with_backbones_of_their_own_stand_in_one_table(arguments, tmp_path
     assert rows["gap@other"]["title"] == "global average pooling, other"
 
 
+@pytest.mark.slow
 def test_the_default_run_shows_the_papers_table_below_its_own(tmp_path, capsys):
     arguments = ["embedded", "--datasets", "embedded/one-shot", "--methods", "lca"]
     assert main([*arguments, "--stored-only", "--output", str(tmp_path), *FAST]) == 0

@@ -136,6 +136,7 @@ def test_p_value_and_interval_of_several_seeds_say_the_same(seed, seeds, n):
     assert mirrored.p_value == pytest.approx(gain.p_value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("seed_deviation", [0.0, 0.1, 0.5])
 def test_the_interval_covers_the_true_difference(seeds, seed_deviation):

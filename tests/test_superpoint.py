@@ -148,6 +148,7 @@ def paper_keypoints(
     return points, heat[y, x], (sampled / np.linalg.norm(sampled, axis=0)).T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", NAMES)
 @pytest.mark.parametrize("radius", [2, 4])
 def test_keypoints_are_those_of_the_papers_equations(weights, layout, radius):
@@ -315,6 +316,7 @@ def test_matches_of_a_shifted_photo_follow_the_shift(weights, dx, dy):
     assert count_inliers(here, there, pairs) >= 0.98 * len(pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", NAMES)
 def test_the_right_product_among_four_is_found_after_a_shift(weights, layout):
     detector = SuperPointDetector(weights(layout))

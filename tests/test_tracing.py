@@ -68,6 +68,7 @@ def _chunks_of_two_images(monkeypatch):
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradients", [True, False], ids=["grad", "no_grad"])
 @pytest.mark.parametrize("backend", ["auto", "eager"])
 @pytest.mark.parametrize("tracer", TRACERS)
@@ -85,6 +86,7 @@ def test_a_graph_is_right_for_other_batches_than_the_traced_one(tracer, backend,
         assert relative_error(gradient, exact) <= 2e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tracer", sorted(set(TRACERS) - {"fx"}))
 def test_a_graph_refuses_maps_of_another_size(tracer):
     graph = TRACERS[tracer](LCA(4, 6), torch.randn(2, 4, 3, 4))

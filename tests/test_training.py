@@ -99,6 +99,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
 def test_interrupted_run_ends_bitwise_like_an_uninterrupted_one(
     photos, tmp_path, monkeypatch, changes
@@ -355,6 +356,7 @@ def test_float16_step_that_overflowed_is_left_out_and_the_scale_lowered():
     assert stepper.scheduler.last_epoch == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("patience", "accuracies", "epochs"),
     [
