@@ -41,6 +41,7 @@ from experiments.report.evaluation import Evaluation
 from experiments.report.evaluation_page import write_evaluation_page
 from experiments.storage import save_json
 from experiments.training.device import Compute, resolve_compute, share_cores
+from experiments.training.memory import NoRoomError
 from experiments.training.shared_memory import workers_that_fit
 from lca_fused import load_classifier
 from lca_fused.classifier import Classifier
@@ -113,7 +114,7 @@ class Reader:
     def __init__(self, classifier: Classifier, options: Options) -> None:
         self.failed = 0
         self._compute = resolve_compute(options.device, "auto")
-        self._classifier = classifier.to(self._compute.device)
+        self._classifier = classifier
         self._options = options
 
     def read(self, root: Path) -> LabelledPhotos:
@@ -151,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = tyro.cli(Options, args=arguments, prog="evaluate.py")
         return _evaluate(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, NoRoomError) as error:
         logger.error("error: %s", error)
         return 2
     except KeyboardInterrupt:

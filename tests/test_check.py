@@ -261,6 +261,17 @@ def test_wrong_labels_are_found_among_photos_that_were_not_trained_on(tmp_path, 
     )
 
 
+def test_photos_of_one_class_leave_a_model_nothing_to_doubt(tmp_path, monkeypatch):
+    write_clean(tmp_path / "photos")
+    build(classes=list(CLASSES)).save_pretrained(tmp_path / "model")
+    for name in CLASSES[:-1]:
+        shutil.rmtree(tmp_path / "photos" / "test" / name)
+    monkeypatch.chdir(tmp_path / "model")
+    options = ("--model", ".", "--device", "cpu")
+    stored = check(tmp_path / "photos", tmp_path / "out", *options, status=1)
+    assert set(found(stored)) == {"untested"}
+
+
 def test_a_model_of_other_classes_is_refused(tmp_path, caplog):
     build(classes=["a", "b", "c"]).save_pretrained(tmp_path / "model")
     root = write_clean(tmp_path / "photos")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from experiments.deploy.inference import PhotoReader
 from experiments.training.device import Compute
+from experiments.training.memory import Room, in_batches
 from lca_fused.classifier import Classifier
 from lca_fused.description import described
 from lca_fused.evaluation import evaluation_mode
@@ -79,7 +80,7 @@ def look_at(
     """Return what a classifier says of photos; those that cannot be read are left out.
 
     Args:
-        classifier: on the device of `compute`.
+        classifier: moved to the device of `compute`.
         product_of: name of its product by photo.
         compute: device and precision.
         reader: reads these photos.
@@ -87,15 +88,20 @@ def look_at(
         workers: processes that decode photos.
         progress: called after each batch with the number of its photos, and those that could not be
             read and why.
+
+    Raises:
+        NoRoomError: memory does not hold the computation of one photo.
     """
+    model = classifier.to(compute.device).to(memory_format=torch.channels_last)
+    room = Room(None, "the classifier")
     index = {name: number for number, name in enumerate(described(classifier).classes)}
     logits, paths = [torch.empty(0, len(index))], []
-    with evaluation_mode(classifier), torch.inference_mode():
+    with evaluation_mode(model), torch.inference_mode():
         for batch in reader.batches(batch_size, workers):
             images = batch.images.to(compute.device, memory_format=torch.channels_last)
             if len(images):
                 with compute.autocast():
-                    logits.append(classifier(images).float().cpu())
+                    logits.append(in_batches(model, images, room).float().cpu())
             paths += batch.readable
             progress(len(batch.paths), batch.unreadable)
     names = tuple(product_of[path] for path in paths)

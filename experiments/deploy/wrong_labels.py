@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from cleanlab.filter import find_label_issues
 from numpy.typing import NDArray
+from scipy.special import softmax
 from tqdm import tqdm
 
 from experiments.checksum import content_digests
 from experiments.data.photo_check import Finding, Kind, PhotoCheck, Place, in_order
 from experiments.deploy.inference import MAX_MEGAPIXELS, MEGAPIXEL, PhotoReader
+from experiments.deploy.labelled_photos import LabelledPhotos, look_at
 from experiments.results import Result
 from experiments.storage import CheckpointError
 from experiments.training.device import Compute
 from lca_fused.classifier import Classifier
 from lca_fused.description import described
-from lca_fused.evaluation import evaluation_mode
 from lca_fused.pretrained import load_classifier
 
 _BATCH = 32
@@ -42,6 +42,7 @@ def add_wrong_labels(check: PhotoCheck, model: str, compute: Compute, workers: i
 
     Raises:
         ValueError: the model cannot be loaded, or knows none of the classes.
+        NoRoomError: memory does not hold the computation of one photo.
     """
     classifier = load_classifier(model)
     classes = described(classifier).classes
@@ -55,10 +56,8 @@ def add_wrong_labels(check: PhotoCheck, model: str, compute: Compute, workers: i
     unknown = sorted({place.name for place in check.readable} - set(classes))
     if unknown:
         notes.append(f"{model} does not know {len(unknown)} of the classes: {', '.join(unknown)}.")
-    paths = [place.path for place in judged]
-    probabilities = probabilities_of(classifier, paths, compute, workers)
-    judged = [place for place in judged if place.path in probabilities]
-    finding = Finding(Kind.WRONG_LABELS, _doubtful(judged, probabilities, classes))
+    doubtful = _doubtful(judged, _judged(classifier, judged, compute, workers), classes)
+    finding = Finding(Kind.WRONG_LABELS, doubtful)
     return replace(
         check,
         findings=in_order([*check.findings, finding]),
@@ -66,31 +65,25 @@ def add_wrong_labels(check: PhotoCheck, model: str, compute: Compute, workers: i
     )
 
 
-def probabilities_of(
-    classifier: Classifier, paths: Sequence[Path], compute: Compute, workers: int
-) -> dict[Path, NDArray[np.float64]]:
-    """Return the probability of each of K classes, (K,), for each photo that can be read."""
-    preprocessing = described(classifier).preprocessing
-    reader = PhotoReader(paths, preprocessing, MAX_MEGAPIXELS * MEGAPIXEL)
-    model = classifier.to(compute.device).to(memory_format=torch.channels_last)
-    found: dict[Path, NDArray[np.float64]] = {}
-    with (
-        evaluation_mode(model),
-        torch.inference_mode(),
-        tqdm(
-            total=len(paths), unit="photo", desc="judging labels", leave=False, disable=None
-        ) as bar,
-    ):
-        for batch in reader.batches(_BATCH, workers):
-            bar.update(len(batch.paths))
-            if not batch.readable:
-                continue
-            images = batch.images.to(compute.device, memory_format=torch.channels_last)
-            with compute.autocast():
-                logits = model(images)
-            probabilities = logits.float().cpu().double().softmax(dim=1).numpy()
-            found |= dict(zip(batch.readable, probabilities, strict=True))
-    return found
+def _judged(
+    classifier: Classifier, places: Sequence[Place], compute: Compute, workers: int
+) -> LabelledPhotos:
+    name_of = {place.path: place.name for place in places}
+    reader = PhotoReader(
+        list(name_of), described(classifier).preprocessing, MAX_MEGAPIXELS * MEGAPIXEL
+    )
+    with tqdm(
+        total=len(name_of), unit="photo", desc="judging labels", leave=False, disable=None
+    ) as bar:
+        return look_at(
+            classifier,
+            name_of,
+            compute,
+            reader,
+            batch_size=_BATCH,
+            workers=workers,
+            progress=lambda photos, _: bar.update(photos),
+        )
 
 
 def _held_out(
@@ -119,28 +112,28 @@ def _held_out(
 
 def _trained_contents(model: str) -> set[str] | None:
     try:
-        result = Result.read(Path(model).with_suffix(".json"))
+        result = Result.read(Path(model).absolute().with_suffix(".json"))
     except (OSError, CheckpointError):
         return None
     return set(result.trained_contents)
 
 
 def _doubtful(
-    places: Sequence[Place],
-    probabilities: Mapping[Path, NDArray[np.float64]],
-    classes: Sequence[str],
+    places: Sequence[Place], photos: LabelledPhotos, classes: Sequence[str]
 ) -> tuple[tuple[Place], ...]:
     """Return the photos whose label confident learning takes for wrong, the surest first."""
-    if not places:
-        return ()
-    labels = np.array([classes.index(place.name) for place in places])
-    rows = np.stack([probabilities[place.path] for place in places])
+    if len(set(photos.names)) < 2:
+        return ()  # how sure the model is of a class is known of photos with its label
+    rows = softmax(photos.logits, axis=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of classes with few photos, listed anyway
         found = find_label_issues(
-            labels, rows, return_indices_ranked_by="self_confidence", n_jobs=1
+            photos.labels, rows, return_indices_ranked_by="self_confidence", n_jobs=1
         )
-    return tuple((_doubted(places[i], labels[i], rows[i], classes),) for i in found)
+    place_of = {place.path: place for place in places}
+    return tuple(
+        (_doubted(place_of[photos.paths[i]], photos.labels[i], rows[i], classes),) for i in found
+    )
 
 
 def _doubted(
