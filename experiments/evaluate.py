@@ -88,7 +88,7 @@ class Options:
     batch_size: int = 32
     """Photos that go through the network at once."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
     workers: int | None = None
     """Processes that decode photos; default: half the cores, 8 at most; 0: none."""
 
@@ -106,6 +106,8 @@ class Options:
             )
         if self.batch_size < 1:
             raise EvaluationError(f"--batch-size is {self.batch_size}; expected at least 1")
+        if self.workers is not None and self.workers < 0:
+            raise EvaluationError(f"--workers is {self.workers}; expected 0 or more")
 
 
 class Reader:
@@ -165,8 +167,13 @@ def _evaluate(options: Options) -> int:
     make_folder(options.output, "--output")
     reader = Reader(classifier, options)
     if options.stored:
-        tested = reader.read(_folders(options)[0])
         decision, proven = described(classifier).decision, True
+        if decision == Decision():
+            raise EvaluationError(
+                f"{options.model} has no temperature and threshold stored; leave --stored out to "
+                "see which would do, and give --store to write them"
+            )
+        tested = reader.read(_folders(options)[0])
         notes = ["temperature and threshold are those that were stored"]
     else:
         validation, tested, notes = _parts(options, reader)

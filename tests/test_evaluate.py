@@ -64,7 +64,9 @@ def test_too_few_photos_are_said_to_be_too_few():
     proof = prove(np.linspace(1, 0, 100), np.ones(100, bool), 0.99)
     (line,) = in_words(proof, 100)
     assert "it takes 299 accepted without an error" in line
-    assert "100 without an error prove 97.0 %" in line
+    assert "100 without an error prove 97 %" in line
+    (line,) = in_words(prove(np.linspace(1, 0, 298), np.ones(298, bool), 0.99), 298)
+    assert "298 without an error prove 98.9 %" in line  # 98.9998, which is not what was asked for
     many = prove(np.linspace(1, 0, 300), np.arange(300) % 10 > 0, 0.99)
     (line,) = in_words(many, 300)
     assert "of the 299 surest of 300 validation photos 30 are wrong, which proves 86.6 %" in line
@@ -164,7 +166,9 @@ def test_validation_photos_are_those_in_the_folder_of_that_name(model, photos, t
 def test_what_cannot_be_done_is_one_sentence(model, photos, tmp_path, caplog):
     evaluate(model, photos, "--output", tmp_path, "--validation", tmp_path / "gone", status=2)
     assert "gone is not there; expected a folder with a folder of photos" in caplog.text
-    for arguments in (["--precision", "99"], ["--store", "--stored"]):
+    evaluate(model, photos, "--output", tmp_path, "--stored", status=2)
+    assert f"{model} has no temperature and threshold stored" in caplog.text
+    for arguments in (["--precision", "99"], ["--store", "--stored"], ["--workers", "-1"]):
         with pytest.raises(SystemExit):  # by the parser of the command line
             main([str(model), str(photos), *arguments])
 

@@ -51,7 +51,7 @@ def in_words(proof: Proof, photos: int) -> list[str]:
         most = (1 - CONFIDENCE) ** (1 / photos) if photos else 0.0
         return [
             f"precision of {asked} cannot be proven with {photos} validation photos: it takes "
-            f"{needed}; {photos} without an error prove {100 * most:.1f} %. No photo is refused"
+            f"{needed}; {photos} without an error prove {_down(most)} %. No photo is refused"
         ]
     return [
         f"precision of {asked} is not proven: it takes {needed}, and of the {proof.best.photos} "
