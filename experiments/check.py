@@ -61,7 +61,7 @@ class Options:
     """Folder of a stored classifier of these products, <output>/cells/.../*.model; or
     hf-hub:OWNER/NAME: adds photos whose label it doubts, of those it was not trained on."""
     device: str = "auto"
-    """Of the model: auto, cpu, cuda or cuda:N."""
+    """Of the model: auto, cpu, cuda, cuda:N or mps."""
     precision: Precision = "auto"
     """Of the model's matrix products; auto: bfloat16 or float16 where the device has it."""
     workers: int | None = None
@@ -105,7 +105,8 @@ def _check(options: Options) -> int:
         check = add_wrong_labels(
             check, options.model, compute, share_cores(compute, options.workers)
         )
-    mark_output(options.output)
+    if not options.output.exists():
+        mark_output(options.output)
     save_json(check.to_dict(), options.output / JSON_FILE)
     write_check_page(check, options.output / PAGE_FILE)
     for line in _in_words(check):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -73,17 +73,19 @@ def _mapped(paths: Sequence[Path], workers: int) -> Iterator[Iterable[Inspected]
     if workers == 0:
         yield map(inspect_photo, paths)
         return
-    if len(paths) <= _FEW:
-        with ThreadPoolExecutor(workers) as threads:
-            yield threads.map(inspect_photo, paths)
-        return
-    # A fork would inherit the locks of other threads, and wait for them forever.
-    spawn = get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker) as pool:
+    with _threads_or_processes(len(paths), workers) as pool:
         try:
             yield pool.map(inspect_photo, paths, chunksize=_CHUNK)
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # an interruption does not wait for the rest
+
+
+def _threads_or_processes(photos: int, workers: int) -> Executor:
+    if photos <= _FEW:
+        return ThreadPoolExecutor(workers)
+    # A fork would inherit the locks of other threads, and wait for them forever.
+    spawn = get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
 
 
 def _start_worker() -> None:
