@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from experiments.console import set_up_console
 from experiments.data.own_output import PICTURE_METADATA
 from experiments.networks.model import new_classifier
-from experiments.outputs import OutputError
 from experiments.results import Table, steps
 from experiments.storage import save_json, write_atomically
 from experiments.study.options import Study, command, parse_study
@@ -111,20 +110,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trick", default="LCA", help="whose gain is drawn")
     parser.add_argument("study", nargs=argparse.REMAINDER, help="-- and a study, as run_all.py's")
     given = parser.parse_args(arguments)
+    if min(given.rates) < 0:
+        parser.error("argument --rates: expected 0 or above")
     preset, study = parse_study([word for word in given.study if word != "--"])
     tables: dict[float, Table] = {}
+    failed = False
     try:
         for rate in given.rates:
             own = study_at(study, preset, rate)
             assert own.report is not None
             runner = Runner(own, own.report, command(preset, own))
             runner.run()
+            failed |= runner.failed
             tables[rate] = runner.table
         _write(gains(tables), given.trick, study.report or study.output / preset)
-    except (ValueError, OutputError) as error:
+    except (ValueError, OSError) as error:
         logging.error("error: %s", error)
         return 2
-    return 0
+    return 1 if failed else 0
 
 
 def _write(measured: Sequence[Gain], trick: str, report: Path) -> None:

@@ -37,8 +37,6 @@ from experiments.training.scoring import score
 from lca_fused.classifier import Classifier
 from lca_fused.heads import HEADS
 
-_ALL = 10**9  # photos of a product, more than any has
-
 
 @dataclass(frozen=True)
 class Options(new_products.Options):
@@ -63,7 +61,7 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
     labels = sorted({sample.label for sample in maps.photos.samples})
     for seed, shots in product(options.seeds, options.shots):
         order = np.random.default_rng(seed).permutation(len(maps.photos.samples)).tolist()
-        draw = partial(_drawn, order=order, labels=labels, shots=shots or _ALL)
+        draw = partial(_drawn, order=order, labels=labels, shots=shots or None)
         for head in options.heads:
             train = partial(trained, options, compute, head, seed)
             model = train(draw(maps.augmented_photos), maps.validation, len(labels))
@@ -75,8 +73,10 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
                 yield drawn | {"accuracy": _accuracy(classifier, maps, compute)}
 
 
-def _drawn(maps: MapDataset, order: Sequence[int], labels: Sequence[int], shots: int) -> MapDataset:
-    """Return maps of the first `shots` photos of each class in an order."""
+def _drawn(
+    maps: MapDataset, order: Sequence[int], labels: Sequence[int], shots: int | None
+) -> MapDataset:
+    """Return maps of the first `shots` photos of each class in an order; None for all."""
     samples = tuple(maps.samples[number] for number in order)
     return MapDataset(samples, maps.maps[:, order], maps.repeats).of(labels, shots)
 
@@ -125,7 +125,8 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
     curves = by_shots(rows)
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    colours = {head: f"C{number}" for number, head in enumerate(dict(curves.keys()))}
+    heads = dict.fromkeys(head for head, _ in curves)
+    colours = {head: f"C{number}" for number, head in enumerate(heads)}
     for ax, way in zip(panels, ("trained", "gallery"), strict=True):
         for head in (head for head, own in curves if own == way):
             curve = curves[head, way]

@@ -58,10 +58,11 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
         )
         gallery = with_gallery(linear, maps.photos.of(known), compute)
         seen = {"head": head, "seed": seed}
-        for kind, scores in _scores(linear, gallery, maps, known, compute).items():
-            others = _scores(linear, gallery, maps, unknown, compute)[kind]
+        of_known = _scores(linear, gallery, maps, known, compute)
+        of_unknown = _scores(linear, gallery, maps, unknown, compute)
+        for kind, scores in of_known.items():
             for name, values in scores.items():
-                both = values.double().numpy(), others[name].double().numpy()
+                both = values.numpy(), of_unknown[kind][name].numpy()
                 measured = {"auroc": auroc(*both), "let_through": let_through(*both)}
                 yield seen | {"classifier": kind, "score": name, **measured}
 
@@ -69,7 +70,7 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
 def _scores(
     linear: Classifier, gallery: Classifier, maps: Maps, labels: Sequence[int], compute: Compute
 ) -> dict[str, dict[str, Tensor]]:
-    """Return the scores of test photos by kind of classifier and name of score."""
+    """Return the float64 scores of test photos by kind of classifier and name of score."""
     vectors, _ = pooled(linear.pool, maps.test.of(labels), compute)
     enrolled = gallery_of(gallery)
     assert enrolled is not None

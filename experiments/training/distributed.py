@@ -119,9 +119,8 @@ def mean(total: Tensor, count: int) -> float:
     """Return the sum of all processes' totals over the sum of their counts."""
     if size() == 1:
         return total.item() / count
-    sums = torch.tensor(
-        [total.item(), count], dtype=torch.float64
-    )  # on the CPU: MPS has no float64
+    # On the CPU: MPS has no float64.
+    sums = torch.tensor([total.item(), count], dtype=torch.float64)
     dist.all_reduce(sums)
     return (sums[0] / sums[1]).item()
 
