@@ -74,7 +74,7 @@ class Options:
     max_megapixels: float = 100.0
     """Larger photos are refused; decoding needs 12 to 19 MB of memory a megapixel; at most 178."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
     precision: Precision = "auto"
     """Of matrix products; auto: bfloat16 or float16 where the device has it in hardware."""
 
@@ -163,7 +163,7 @@ def serving(options: Options) -> Iterator[str]:
         guard = Middleware(
             Guard,
             max_bytes=web_page.TOGETHER * max_upload,
-            hosts={*_HERE, *options.names} if options.here_alone else None,
+            hosts={*_HERE, *map(str.lower, options.names)} if options.here_alone else None,
             same_origin=not _on_a_space(),
         )
         try:

@@ -193,6 +193,11 @@ class ServedModel:
             f"{name} ({found.own:.3f}): add photos that show what differs."
             for path, _, found in lookalikes_of(gallery, embedder.products)
         ]
+        if described(classifier).decision.threshold is not None:
+            said.append(
+                "The threshold below which a photo is unknown was set on other products; "
+                "evaluate.py --store sets it anew."
+            )
         done = "is replaced by" if known else "is enrolled from"
         used = len(photos) - len(problems)
         return [f"{name} {done} {used} of {len(photos)} photos.", *said]
