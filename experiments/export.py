@@ -36,6 +36,7 @@ if not __package__:  # run as a file, from whatever folder: the packages are bes
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.console import set_up_console
+from experiments.data.names import class_name
 from experiments.deploy.export_formats import FILES, FORMATS, INT8, Classify, Format
 from experiments.deploy.export_manifest import describe
 from experiments.deploy.inference import MEGAPIXEL, PhotoReader, find_photos
@@ -94,7 +95,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if not self.formats:
-            raise ExportError(f"--formats is empty; expected from {', '.join(FORMATS)}")
+            raise ExportError(f"--formats is empty; expected from {', '.join(FILES)}")
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
             raise ExportError(f"--tolerance is {self.tolerance}; expected 0 or more")
         if not 0 <= self.max_loss <= 100:
@@ -348,7 +349,7 @@ def _photos(classifier: Classifier, folder: Path | None) -> Photos:
     if not images:
         raise ExportError(f"{folder} holds no photo that can be read; name another folder")
     numbers = {name: number for number, name in enumerate(described(classifier).classes)}
-    labels = (numbers.get(path.parent.name) for batch in read for path in batch.readable)
+    labels = (numbers.get(class_name(path.parent)) for batch in read for path in batch.readable)
     return Photos(torch.cat(images), tuple(labels))
 
 
