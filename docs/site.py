@@ -18,7 +18,7 @@ _LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^]]*)\]\((?P<target>[^):#]+)(?P<
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add README, changelog and the pictures that pages show from elsewhere in the repository."""
     for page, source in PAGES.items():
-        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+        files.append(File.generated(config, page, content=(ROOT / source).read_text("utf-8")))
     for page in files.documentation_pages():
         for link in _LINK.finditer(page.content_string):
             path = _path(page.src_uri, link["target"])
