@@ -68,6 +68,7 @@ def describe(
 def decided(decision: Decision) -> dict[str, Any]:
     """Return what becomes of logits: probabilities, and whether the likeliest class is named."""
     return decision.to_dict() | {
+        "of": "logits in float32; of 8-bit files, which differ a little, nothing is proven",
         "probabilities": "softmax(logits / temperature)",
         "accepted": f"{_FORMULAS[decision.score]} > threshold; {UNKNOWN} where it is not; all "
         "where threshold is null",
