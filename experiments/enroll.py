@@ -46,10 +46,10 @@ from experiments.deploy.enrolling import (
 )
 from experiments.deploy.gallery_folder import changing, sweep
 from experiments.deploy.inference import (
-    MAX_MEGAPIXELS,
     MEGAPIXEL,
     Batch,
     PhotoReader,
+    check_megapixels,
     find_photos,
 )
 from experiments.networks.backbones import load_network
@@ -132,11 +132,7 @@ class Options:
             raise EnrollError(f"--batch-size is {self.batch_size}; expected at least 1")
         if self.workers is not None and self.workers < 0:
             raise EnrollError(f"--workers is {self.workers}; expected 0 or more")
-        if not 0 < self.max_megapixels <= MAX_MEGAPIXELS:
-            raise EnrollError(
-                f"--max-megapixels is {self.max_megapixels}; expected above 0, at most "
-                f"{MAX_MEGAPIXELS}"
-            )
+        check_megapixels(self.max_megapixels)
 
     @property
     def max_pixels(self) -> int:

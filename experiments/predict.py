@@ -35,7 +35,7 @@ if not __package__:  # run as a file, from whatever folder: the packages are bes
 
 from experiments.console import set_up_console
 from experiments.deploy.gallery_folder import gallery_photos
-from experiments.deploy.inference import MAX_MEGAPIXELS, MEGAPIXEL, PhotoReader, find_photos
+from experiments.deploy.inference import MEGAPIXEL, PhotoReader, check_megapixels, find_photos
 from experiments.deploy.prediction_rows import (
     CsvWriter,
     JsonLinesWriter,
@@ -113,13 +113,7 @@ class Options:
                 raise OptionsError(f"{option} is {getattr(self, name)}; expected at least {least}")
         if self.workers is not None and self.workers < 0:
             raise OptionsError(f"--workers is {self.workers}; expected 0 or more")
-        if not self.max_megapixels > 0:
-            raise OptionsError(f"--max-megapixels is {self.max_megapixels}; expected more than 0")
-        if self.max_megapixels > MAX_MEGAPIXELS:
-            raise OptionsError(
-                f"--max-megapixels is {self.max_megapixels}; expected at most {MAX_MEGAPIXELS}, "
-                "the largest that Pillow decodes; scale larger photos down"
-            )
+        check_megapixels(self.max_megapixels)
 
 
 class Predictor:

@@ -30,7 +30,7 @@ if not __package__:  # run as a file, from whatever folder: the packages are bes
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.console import set_up_console
-from experiments.deploy.inference import MAX_MEGAPIXELS, MEGAPIXEL
+from experiments.deploy.inference import MEGAPIXEL, check_megapixels
 from experiments.training.device import Precision, resolve_compute
 
 logger = logging.getLogger(__name__)
@@ -87,11 +87,7 @@ class Options:
             raise ServeError(f"--port is {self.port}; expected 1 to 65535")
         if not self.max_upload_mb > 0:
             raise ServeError(f"--max-upload-mb is {self.max_upload_mb}; expected more than 0")
-        if not 0 < self.max_megapixels <= MAX_MEGAPIXELS:
-            raise ServeError(
-                f"--max-megapixels is {self.max_megapixels}; expected above 0, at most "
-                f"{MAX_MEGAPIXELS}"
-            )
+        check_megapixels(self.max_megapixels)
 
     @property
     def here_alone(self) -> bool:

@@ -26,6 +26,19 @@ MEGAPIXEL = 1_000_000
 MAX_MEGAPIXELS = 178  # Pillow refuses over twice its MAX_IMAGE_PIXELS, whatever is allowed here
 
 
+def check_megapixels(limit: float) -> None:
+    """Check the `--max-megapixels` of a command.
+
+    Raises:
+        ValueError: it is not above 0, or more than Pillow decodes.
+    """
+    if not 0 < limit <= MAX_MEGAPIXELS:
+        raise ValueError(
+            f"--max-megapixels is {limit}; expected at most {MAX_MEGAPIXELS}, the largest that "
+            "Pillow decodes, and more than 0; scale larger photos down"
+        )
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some photos, in the order they were given.

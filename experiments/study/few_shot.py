@@ -15,7 +15,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from experiments.data.own_output import PICTURE_METADATA
 from experiments.methods import METHODS
 from experiments.storage import write_atomically
 from experiments.study import new_products
-from experiments.study.new_products import Maps, load_maps, trained
+from experiments.study.new_products import Head, Maps, load_maps, trained
 from experiments.study.row_by_row import run_row_by_row
 from experiments.training.class_means import enroll_class_means
 from experiments.training.device import Compute, resolve_compute
@@ -42,9 +42,7 @@ from lca_fused.heads import HEADS
 class Options(new_products.Options):
     """Take some photos of each product, and see how well products are recognised from them."""
 
-    heads: tuple[Literal["gap", "gap-fc", "gem", "rmac", "lca"], ...] = (
-        *("gap", "gap-fc", "rmac", "lca"),
-    )
+    heads: tuple[Head, ...] = ("gap", "gap-fc", "rmac", "lca")
     """Heads that are compared."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seed of each draw of photos, and of the heads' first weights."""

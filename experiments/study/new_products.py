@@ -43,6 +43,8 @@ from lca_fused.classifier import Classifier
 from lca_fused.gallery import Gallery
 from lca_fused.heads import HEADS
 
+Head = Literal["gap", "gap-fc", "gem", "rmac", "lca"]
+
 JOIN_FROM = {"packshot": None, "1 store photo": 1, "5 store photos": 5}
 """Photos of each product that joins."""
 
@@ -57,7 +59,7 @@ class Options:
     """File of the backbone's pretrained weights; default: fetched once."""
     backbone: str = "timm:tf_efficientnet_lite0"
     """Pretrained network, which stays as it is."""
-    heads: tuple[Literal["gap", "gap-fc", "gem", "rmac", "lca"], ...] = ("gap", "lca")
+    heads: tuple[Head, ...] = ("gap", "lca")
     """Heads that are trained on the old products."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seed of each split."""
