@@ -10,7 +10,7 @@ from experiments.data.__main__ import main as check_command
 from experiments.data.catalog import CATALOG, SOURCES, load_dataset
 from experiments.data.dataset import DataError, DataNotGivenError
 from experiments.data.source import DataOptions
-from experiments.paper import PAPER_DATASETS
+from experiments.methods import PAPER_DATASETS
 
 NEED_PHOTOS = [name for name in CATALOG if not name.startswith("embedded/")]
 

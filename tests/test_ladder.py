@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.methods import parse_rows
-from experiments.paper import PAPER_BACKBONE, PAPER_ROWS
+from experiments.methods import PAPER_BACKBONE, PAPER_ROWS, parse_rows
 from experiments.report.table import in_short, in_words
 from experiments.results import Entry, NotRun, Result, difference, steps
 from tests.stored_runs import entry, outcome

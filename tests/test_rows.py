@@ -1,7 +1,14 @@
 import pytest
 
-from experiments.methods import METHODS, Method, parse_rows
-from experiments.paper import PAPER_BACKBONE, PAPER_ROWS, PAPER_TABLE, counterpart
+from experiments.methods import (
+    METHODS,
+    PAPER_BACKBONE,
+    PAPER_ROWS,
+    PAPER_TABLE,
+    Method,
+    counterpart,
+    parse_rows,
+)
 
 
 def beside(names, backbone):

@@ -15,9 +15,8 @@ import torch
 from PIL import Image
 
 from experiments.download import DownloadError
-from experiments.methods import parse_rows
+from experiments.methods import PAPER_DATASETS, PAPER_ROWS, parse_rows
 from experiments.networks import backbones, weights
-from experiments.paper import PAPER_DATASETS, PAPER_ROWS
 from experiments.run_all import main
 from experiments.study import cells, runner
 from experiments.study.options import PRESETS, parse_study

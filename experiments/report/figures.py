@@ -23,7 +23,7 @@ from PIL import Image
 
 from experiments.calibration import Bin, expected_calibration_error
 from experiments.data.own_output import PICTURE_METADATA
-from experiments.paper import paper_accuracy, paper_dataset
+from experiments.methods import paper_accuracy, paper_dataset
 from experiments.results import Entry, Result, Table
 from experiments.significance import wilson_interval
 from experiments.storage import write_atomically

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.command_lines import flatten
-from experiments.paper import paper_dataset
+from experiments.methods import paper_dataset
 from experiments.report.explanations import ExplainedPhoto, NoExplanationError, explain_photos
 from experiments.report.figures import Chart, ladder_chart, learning_curves
 from experiments.report.mistakes import (

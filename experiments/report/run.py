@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from experiments.command_lines import command_line, flatten
-from experiments.methods import METHODS, Row
-from experiments.paper import paper_accuracy
+from experiments.methods import METHODS, Row, paper_accuracy
 from experiments.report.table import in_words, read_table
 from experiments.results import Entry, Result, Table, model_folder, steps
 from lca_fused.pretrained import CONFIG_FILE

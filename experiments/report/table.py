@@ -13,16 +13,17 @@ from experiments.data.catalog import load_dataset
 from experiments.data.dataset import DataError
 from experiments.data.source import DataOptions
 from experiments.matching.superpoint_weights import HOW_TO_GIVE_WEIGHTS
-from experiments.methods import Row, parse_rows
-from experiments.networks.backbones import weights_source
-from experiments.paper import (
+from experiments.methods import (
     PAPER_BACKBONE,
     PAPER_DATASETS,
     PAPER_ROWS,
+    Row,
     counterpart,
     paper_accuracy,
     paper_dataset,
+    parse_rows,
 )
+from experiments.networks.backbones import weights_source
 from experiments.results import Entry, NotRun, Result, Step, Table, steps
 from experiments.significance import Difference, class_accuracies
 

@@ -13,8 +13,7 @@ from experiments.command_lines import changed_options, command_line, option
 from experiments.data.augment import SMALL_PHOTOS
 from experiments.data.cut_out import CutOut
 from experiments.matching.detectors import DETECTORS
-from experiments.methods import Row
-from experiments.paper import PAPER_BACKBONE, PAPER_DATASETS, PAPER_ROWS
+from experiments.methods import PAPER_BACKBONE, PAPER_DATASETS, PAPER_ROWS, Row
 from experiments.training.device import BatchSize, Precision
 from experiments.training.recipe import Recipe
 from lca_fused.backbones import BackboneError, find_backbone
