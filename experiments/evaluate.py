@@ -3,6 +3,7 @@
     python experiments/evaluate.py MODEL PHOTOS
     python experiments/evaluate.py MODEL PHOTOS --precision 0.95 --store
     python experiments/evaluate.py MODEL NEW_PHOTOS --stored
+    python experiments/evaluate.py MODEL PHOTOS --draws 100   # do the halves decide?
 
 PHOTOS holds a folder of photos per product, which the classifier was not trained on, or folders
 test/ and validation/ of such. Temperature and threshold are of validation photos (--validation, or
@@ -34,6 +35,8 @@ from experiments.data.product_folders import find_products
 from experiments.data.split_folders import find_split_folders
 from experiments.deploy.deciding import decide, in_words
 from experiments.deploy.gallery_folder import changing
+from experiments.deploy.halves import draw_halves
+from experiments.deploy.halves import in_words as draws_in_words
 from experiments.deploy.inference import MEGAPIXEL, PhotoReader
 from experiments.deploy.labelled_photos import LabelledPhotos, look_at
 from experiments.outputs import make_folder
@@ -83,6 +86,8 @@ class Options:
     """Judge the temperature and threshold that are in MODEL, on all photos."""
     seed: int = 0
     """Of the halves."""
+    draws: int = 0
+    """Draw the halves so many times as well, and say how often temperature and threshold held."""
     output: Path = Path("runs/evaluation")
     """Folder of evaluation.html and evaluation.json; those of an earlier run are replaced."""
     batch_size: int = 32
@@ -104,10 +109,23 @@ class Options:
                 f"--store writes into a folder, and {self.model} is on the Hub; save it to a "
                 "folder with save_pretrained, and name that"
             )
+        if self.draws < 0:
+            raise EvaluationError(f"--draws is {self.draws}; expected 0 or more")
+        if self.stored and (without := self._of_no_use_to_stored):
+            raise EvaluationError(
+                f"--stored judges the temperature and threshold there are, and {without} is of no "
+                "use to that; leave one of them out"
+            )
         if self.batch_size < 1:
             raise EvaluationError(f"--batch-size is {self.batch_size}; expected at least 1")
         if self.workers is not None and self.workers < 0:
             raise EvaluationError(f"--workers is {self.workers}; expected 0 or more")
+
+    @property
+    def _of_no_use_to_stored(self) -> str:
+        settings = ("validation", "precision", "score", "draws")
+        changed = [name for name in settings if getattr(self, name) != getattr(Options, name)]
+        return ", ".join(f"--{name}" for name in changed)
 
 
 class Reader:
@@ -166,19 +184,20 @@ def _evaluate(options: Options) -> int:
     classifier = load_classifier(options.model)
     make_folder(options.output, "--output")
     reader = Reader(classifier, options)
+    stored = described(classifier).decision
+    if options.stored and stored == Decision():
+        raise EvaluationError(
+            f"{options.model} has no temperature and threshold stored; leave --stored out to "
+            "see which would do, and give --store to write them"
+        )
+    photos = reader.read(_folders(options)[0])
     if options.stored:
-        decision, proven = described(classifier).decision, True
-        if decision == Decision():
-            raise EvaluationError(
-                f"{options.model} has no temperature and threshold stored; leave --stored out to "
-                "see which would do, and give --store to write them"
-            )
-        tested = reader.read(_folders(options)[0])
+        decision, tested, proven = stored, photos, True
         notes = ["temperature and threshold are those that were stored"]
     else:
-        validation, tested, notes = _parts(options, reader)
+        validation, tested, note = _parts(reader, photos, options)
         decision, proof = decide(validation, options.score, options.precision)
-        notes += in_words(proof, len(validation))
+        notes = [note, *in_words(proof, len(validation)), *_of_draws(photos, classifier, options)]
         proven = proof.holds
     if not tested.known.any():
         raise EvaluationError("no photo of a known product is left to report on; add photos")
@@ -195,19 +214,20 @@ def _evaluate(options: Options) -> int:
     return 0 if proven and not reader.failed else 1
 
 
-def _parts(options: Options, reader: Reader) -> tuple[LabelledPhotos, LabelledPhotos, list[str]]:
-    """Return validation photos, the others, and a sentence on where they are from."""
+def _parts(
+    reader: Reader, photos: LabelledPhotos, options: Options
+) -> tuple[LabelledPhotos, LabelledPhotos, str]:
+    """Return validation photos, those to report on, and a sentence on where they are from."""
     root, for_validation = _folders(options)
-    tested = reader.read(root)
     if for_validation is None:
-        validation, tested = tested.halves(options.seed)
+        validation, tested = photos.halves(options.seed)
         note = (
             f"there are no validation photos: temperature and threshold are of {len(validation)} "
             f"of these photos, drawn by seed {options.seed}, and what follows is of the other "
             f"{len(tested)}"
         )
     else:
-        validation = reader.read(for_validation)
+        validation, tested = reader.read(for_validation), photos
         note = (
             f"temperature and threshold are of the {len(validation)} photos in {for_validation}, "
             f"what follows is of the {len(tested)} in {root}"
@@ -216,7 +236,16 @@ def _parts(options: Options, reader: Reader) -> tuple[LabelledPhotos, LabelledPh
         raise EvaluationError(
             f"there are {len(validation)} validation photos, none of a known product; add photos"
         )
-    return validation, tested, [note]
+    return validation, tested, note
+
+
+def _of_draws(photos: LabelledPhotos, classifier: Classifier, options: Options) -> list[str]:
+    """Return what came of drawing halves many times, where that is asked for."""
+    if not options.draws:
+        return []
+    classes = described(classifier).classes
+    drawn = draw_halves(photos, classes, options.score, options.precision, options.draws)
+    return draws_in_words(drawn, options.precision)
 
 
 def _folders(options: Options) -> tuple[Path, Path | None]:
