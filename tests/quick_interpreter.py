@@ -2,7 +2,8 @@
 
 It patches triton.language anew in every call of a function within a kernel, which takes several
 times as long as what the function does. These patches are never undone, and the launch of a kernel
-patches what our modules use, so once for every module is enough.
+patches what our modules use, so once for every module is enough. It then spends more on comparing
+the shapes of operands number by number, and on naming numpy's dtype, than on what is computed.
 
 Packed halves take some thirty operations of the interpreter each. `halves_in_numpy` takes one of
 numpy instead; tests/test_arithmetic.py sees that both give the same bits.
@@ -20,7 +21,13 @@ Halves = Any  # an array of float16
 
 
 def install() -> None:
-    """Have functions within kernels patch the language once a module."""
+    """Have the interpreter do once what it does over and over."""
+    _patch_the_language_once_a_module()
+    _compare_shapes_at_once()
+    _name_dtypes_once()
+
+
+def _patch_the_language_once_a_module() -> None:
     from triton.runtime import interpreter
 
     patched: set[str] = set()
@@ -33,6 +40,34 @@ def install() -> None:
         return self.rewrite()(*arguments, **keywords)
 
     interpreter.InterpretedFunction.__call__ = call
+
+
+def _compare_shapes_at_once() -> None:
+    from triton.language.semantic import TritonSemantic
+
+    broadcast = TritonSemantic.broadcast_impl_value
+
+    def call(self: Any, lhs: Any, rhs: Any) -> Any:
+        alike = lhs.type.is_block() and rhs.type.is_block()
+        if alike and lhs.handle.data.shape == rhs.handle.data.shape:
+            return lhs, rhs
+        return broadcast(self, lhs, rhs)
+
+    TritonSemantic.broadcast_impl_value = call
+
+
+def _name_dtypes_once() -> None:
+    from triton.runtime import interpreter
+
+    find, known = interpreter._get_np_dtype, dict[str, np.dtype[Any]]()
+
+    def call(dtype: Any) -> np.dtype[Any]:
+        name = dtype.scalar.name
+        if name not in known:
+            known[name] = find(dtype)
+        return known[name]
+
+    interpreter._get_np_dtype = call
 
 
 def _relu(x: Halves) -> Halves:
