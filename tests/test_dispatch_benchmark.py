@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
@@ -47,6 +48,8 @@ def kernels(monkeypatch) -> None:
     monkeypatch.setattr(small_map, "small_map_gradient", gradient)
     monkeypatch.setattr(fused, "accumulate", one_launch)
     monkeypatch.setattr(benchmark, "unavailable", lambda _: None)
+    # Before each variant all that the tests have made would be walked through.
+    monkeypatch.setattr(gc, "collect", lambda: 0)
 
 
 def _variants(of=SHAPE, modes=("inference",), dtype="bfloat16") -> list[benchmark.Variant]:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 LIMIT = 240  # seconds until a test gives up on processes that hang
 ALONE = (sys.executable,)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+NO_WORKERS = ("--workers", "0")  # each takes seconds to start, and has no part in most tests
 STUDY = (str(ROOT / "experiments" / "run_all.py"),)
 # The second process fails in the second epoch.
 FAILING = """
@@ -124,7 +125,7 @@ def test_an_error_in_one_process_ends_both_is_said_once_and_the_rest_goes_on(
     program = tmp_path / "failing.py"
     program.write_text(FAILING)
     output = tmp_path / "runs"
-    arguments = [*arguments, "--output", str(output)]
+    arguments = [*arguments, *NO_WORKERS, "--output", str(output)]
     failed = run(*TORCHRUN, str(program), *arguments)
     assert failed.returncode != 0
     assert "error: process 1 of 2 failed: RuntimeError: made to fail" in failed.stderr
@@ -139,7 +140,7 @@ def test_an_error_in_one_process_ends_both_is_said_once_and_the_rest_goes_on(
 def test_processes_back_off_together_where_one_runs_out_of_memory(arguments, two, tmp_path):
     program, output = tmp_path / "short.py", tmp_path / "runs"
     program.write_text(SHORT_OF_MEMORY)
-    alone = [*arguments, "--methods", "gap", "--output", str(output)]
+    alone = [*arguments, *NO_WORKERS, "--methods", "gap", "--output", str(output)]
     result = run(*TORCHRUN, str(program), *alone)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("training takes 1 photos at a time") == 1
@@ -153,7 +154,7 @@ def test_processes_back_off_together_where_one_runs_out_of_memory(arguments, two
 @pytest.mark.slow
 def test_a_row_that_fails_in_all_processes_costs_no_other(arguments, tmp_path):
     wild = ["--recipe.backbone-lr", "1e30", "--recipe.head-lr", "1e30", "--output", str(tmp_path)]
-    result = run(*TORCHRUN, *STUDY, *arguments, *wild)
+    result = run(*TORCHRUN, *STUDY, *arguments, *NO_WORKERS, *wild)
     assert result.returncode == 1
     for row in ("gap", "lca"):
         assert f"error: {row} on folder: " in result.stderr
@@ -164,7 +165,7 @@ def test_a_row_that_fails_in_all_processes_costs_no_other(arguments, tmp_path):
 @pytest.mark.slow
 def test_batch_norm_that_learns_is_refused_on_the_cpu(arguments, tmp_path):
     learning = ["--recipe.no-freeze-batch-norm", "--methods", "gap", "--output", str(tmp_path)]
-    result = run(*TORCHRUN, *STUDY, *arguments, *learning)
+    result = run(*TORCHRUN, *STUDY, *arguments, *NO_WORKERS, *learning)
     assert "leave --recipe.freeze-batch-norm on" in result.stderr
 
 

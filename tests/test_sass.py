@@ -44,9 +44,13 @@ EVERYWHERE = (
 )
 
 
+# Of 28x28 maps a target takes up to a minute: one of each kind of compiler and GPU.
+TARGETS_OF_28X28 = ("sm_80", "sm_90", "sm_120", "gfx942")
+
+
 def every_call():
     for call in EVERYWHERE:
-        for target in sass.TARGETS:
+        for target in TARGETS_OF_28X28 if call[1] == 28 else sass.TARGETS:
             yield pytest.param(call, target, id=f"{call_id(call)}-{target}")
 
 
@@ -91,7 +95,7 @@ def rows(call, target):
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize(("call", "target"), list(every_call()))
-def test_every_kernel_compiles_for_every_target(call, target):
+def test_every_kernel_compiles_and_nothing_is_spilled(call, target):
     compiled = rows(call, target)
     stores_the_gate_map = target == "gfx942" and call == ("fused", 7, 7, True)
     assert compiled or stores_the_gate_map, "no launch"
@@ -99,6 +103,8 @@ def test_every_kernel_compiles_for_every_target(call, target):
         assert set(row.instructions) == set(CLASSES)
         assert row.registers > 0
         assert sum(row.instructions.values()) > 100
+        assert row.spilled_bytes == 0
+        assert row.instructions["local"] == 0
         if target == "gfx942":
             assert row.cycles_per_column is None, "AMD's code has no stall counts"
         else:
@@ -111,16 +117,6 @@ def test_every_kernel_compiles_for_every_target(call, target):
 def test_other_benchmark_shapes_are_counted_for_sm_90(case):
     for row in rows_of_case(case, "sm_90"):
         assert row.cycles_per_column > row.slots_per_column > 0
-
-
-@needs_compiler
-@pytest.mark.slow
-@pytest.mark.parametrize("target", sass.TARGETS)
-@pytest.mark.parametrize("call", EVERYWHERE, ids=call_id)
-def test_nothing_is_spilled(call, target):
-    for row in rows(call, target):
-        assert row.spilled_bytes == 0
-        assert row.instructions["local"] == 0
 
 
 @needs_compiler
