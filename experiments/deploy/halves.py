@@ -1,0 +1,92 @@
+"""What temperature and threshold owe to the photos they were set on: halves drawn many times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from experiments.deploy.deciding import decide
+from experiments.deploy.labelled_photos import LabelledPhotos
+from experiments.report.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class Half:
+    """What was set on one half of the photos, seen on the other half.
+
+    Attributes:
+        error_before: expected calibration error without temperature, 0..1.
+        error_after: with the temperature of the first half.
+        proven: whether the first half proved the precision that was asked for.
+        precision: share of right answers among accepted photos; None where none was accepted.
+        coverage: share of known products' photos that were accepted; None without such a photo.
+    """
+
+    error_before: float
+    error_after: float
+    proven: bool
+    precision: float | None
+    coverage: float | None
+
+
+def draw_halves(
+    photos: LabelledPhotos, classes: Sequence[str], score: str, precision: float, draws: int
+) -> list[Half]:
+    """Set temperature and threshold on one half of the photos and look at the other, many times.
+
+    Args:
+        photos: photos that the classifier was not trained on.
+        classes: names of its classes.
+        score: name in `lca_fused.decision.SCORES`.
+        precision: share of right answers among those accepted, above 0 and below 1.
+        draws: number of draws, by the seeds 0, 1, ...
+
+    Raises:
+        ValueError: a half has no photo of a known product.
+    """
+    drawn = []
+    for seed in range(draws):
+        validation, tested = photos.halves(seed)
+        if not (validation.known.any() and tested.known.any()):
+            raise ValueError(
+                f"of {len(photos)} photos a half drawn by seed {seed} has none of a known product; "
+                "add photos"
+            )
+        decision, proof = decide(validation, score, precision)
+        seen = Evaluation(tuple(classes), decision, tested.logits, tested.labels, tested.names)
+        drawn.append(
+            Half(
+                error_before=seen.calibration_error(calibrated=False),
+                error_after=seen.calibration_error(calibrated=True),
+                proven=proof.holds,
+                precision=seen.precision.value,
+                coverage=seen.coverage.value,
+            )
+        )
+    return drawn
+
+
+def in_words(drawn: Sequence[Half], asked: float) -> list[str]:
+    """Return a sentence on temperatures and one on thresholds that were to have a precision."""
+    draws = len(drawn)
+    before, after = mean(h.error_before for h in drawn), mean(h.error_after for h in drawn)
+    lower = sum(half.error_after < half.error_before for half in drawn)
+    proven = [half for half in drawn if half.proven]
+    held = draws - sum(half.precision is not None and half.precision < asked for half in proven)
+    measured = [half.precision for half in proven if half.precision is not None]
+    thresholds = (
+        f"a precision of {100 * asked:g} % was proven on one half in {len(proven)} of {draws}, and "
+        f"the other half had it, or there was no threshold, in {held}"
+    )
+    if measured:
+        coverage = mean(half.coverage or 0.0 for half in proven)
+        thresholds += (
+            f"; where proven, {100 * coverage:.0f} % were accepted and "
+            f"{100 * mean(measured):.1f} % of those right, on average"
+        )
+    return [
+        f"halves drawn {draws} times: the temperature of one lowered the calibration error of the "
+        f"other in {lower}, on average from {before:.4f} to {after:.4f}",
+        thresholds,
+    ]
