@@ -197,7 +197,7 @@ def _evaluate(options: Options) -> int:
     else:
         validation, tested, note = _parts(reader, photos, options)
         decision, proof = decide(validation, options.score, options.precision)
-        notes = [note, *in_words(proof, len(validation)), *_of_draws(photos, classifier, options)]
+        notes = [note, *in_words(proof, len(validation)), *_of_draws(photos, options)]
         proven = proof.holds
     if not tested.known.any():
         raise EvaluationError("no photo of a known product is left to report on; add photos")
@@ -239,12 +239,11 @@ def _parts(
     return validation, tested, note
 
 
-def _of_draws(photos: LabelledPhotos, classifier: Classifier, options: Options) -> list[str]:
+def _of_draws(photos: LabelledPhotos, options: Options) -> list[str]:
     """Return what came of drawing halves many times, where that is asked for."""
     if not options.draws:
         return []
-    classes = described(classifier).classes
-    drawn = draw_halves(photos, classes, options.score, options.precision, options.draws)
+    drawn = draw_halves(photos, options.score, options.precision, options.draws)
     return draws_in_words(drawn, options.precision)
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+import torch
+
+from experiments.calibration import expected_calibration_error, reliability
 from experiments.deploy.deciding import decide
 from experiments.deploy.labelled_photos import LabelledPhotos
-from experiments.report.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -20,24 +22,21 @@ class Half:
         error_after: with the temperature of the first half.
         proven: whether the first half proved the precision that was asked for.
         precision: share of right answers among accepted photos; None where none was accepted.
-        coverage: share of known products' photos that were accepted; None without such a photo.
+        coverage: share of known products' photos that were accepted.
     """
 
     error_before: float
     error_after: float
     proven: bool
     precision: float | None
-    coverage: float | None
+    coverage: float
 
 
-def draw_halves(
-    photos: LabelledPhotos, classes: Sequence[str], score: str, precision: float, draws: int
-) -> list[Half]:
+def draw_halves(photos: LabelledPhotos, score: str, precision: float, draws: int) -> list[Half]:
     """Set temperature and threshold on one half of the photos and look at the other, many times.
 
     Args:
         photos: photos that the classifier was not trained on.
-        classes: names of its classes.
         score: name in `lca_fused.decision.SCORES`.
         precision: share of right answers among those accepted, above 0 and below 1.
         draws: number of draws, by the seeds 0, 1, ...
@@ -53,18 +52,25 @@ def draw_halves(
                 f"of {len(photos)} photos a half drawn by seed {seed} has none of a known product; "
                 "add photos"
             )
-        decision, proof = decide(validation, score, precision)
-        seen = Evaluation(tuple(classes), decision, tested.logits, tested.labels, tested.names)
-        drawn.append(
-            Half(
-                error_before=seen.calibration_error(calibrated=False),
-                error_after=seen.calibration_error(calibrated=True),
-                proven=proof.holds,
-                precision=seen.precision.value,
-                coverage=seen.coverage.value,
-            )
-        )
+        drawn.append(_half(validation, tested, score, precision))
     return drawn
+
+
+def _half(validation: LabelledPhotos, tested: LabelledPhotos, score: str, precision: float) -> Half:
+    decision, proof = decide(validation, score, precision)
+    accepted = decision.accepted(torch.from_numpy(tested.logits)).numpy()
+    return Half(
+        error_before=_calibration_error(tested, 1.0),
+        error_after=_calibration_error(tested, decision.temperature),
+        proven=proof.holds,
+        precision=float(tested.right[accepted].mean()) if accepted.any() else None,
+        coverage=float(accepted[tested.known].mean()),
+    )
+
+
+def _calibration_error(photos: LabelledPhotos, temperature: float) -> float:
+    known = photos.of(photos.known)
+    return expected_calibration_error(reliability(known.logits / temperature, known.labels))
 
 
 def in_words(drawn: Sequence[Half], asked: float) -> list[str]:
@@ -80,7 +86,7 @@ def in_words(drawn: Sequence[Half], asked: float) -> list[str]:
         f"the other half had it, or there was no threshold, in {held}"
     )
     if measured:
-        coverage = mean(half.coverage or 0.0 for half in proven)
+        coverage = mean(half.coverage for half in proven)
         thresholds += (
             f"; where proven, {100 * coverage:.0f} % were accepted and "
             f"{100 * mean(measured):.1f} % of those right, on average"
