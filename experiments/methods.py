@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from experiments.data.catalog import CATALOG
+from experiments.training.arcface import ArcFaceLoss
 from experiments.training.recipe import Recipe
 from lca_fused import MaxEntropyLoss
 from lca_fused.backbones import BackboneError, find_backbone
@@ -25,6 +26,8 @@ class Method:
         head: key of `lca_fused.heads.HEADS`, for a finetuned network.
         detector: key of `experiments.matching.detectors.DETECTORS`, for keypoint matching.
         max_entropy: whether the maximum-entropy loss joins the cross-entropy.
+        arcface: whether ArcFace's loss takes the place of the cross-entropy, and what is learnt of
+            the products becomes a gallery.
         gallery: whether training photos are enrolled in a gallery, and nothing is trained.
         changes: fields of the recipe that this method has in its own way.
         trick: what it adds to each of the methods in `against`, as the subject of a sentence.
@@ -35,6 +38,7 @@ class Method:
     head: str | None = None
     detector: str | None = None
     max_entropy: bool = False
+    arcface: bool = False
     gallery: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)
     trick: str = ""
@@ -49,7 +53,13 @@ class Method:
         return replace(recipe, **self.changes)
 
     def loss(self, recipe: Recipe) -> nn.Module:
-        """Return the training loss, (N, K) logits and (N,) class indices to a scalar."""
+        """Return the training loss, (N, K) logits and (N,) class indices to a scalar.
+
+        Raises:
+            ModelError: as `ArcFaceLoss` does.
+        """
+        if self.arcface:
+            return ArcFaceLoss()
         return MaxEntropyLoss(gamma=recipe.gamma) if self.max_entropy else nn.CrossEntropyLoss()
 
 
@@ -89,6 +99,21 @@ METHODS = {
         head="lca",
         max_entropy=True,
         trick="the maximum-entropy loss",
+        against=("lca",),
+    ),
+    # Against gap the loss without the layer, as for maximum entropy.
+    "gap-arcface": Method(
+        "global average pooling, ArcFace",
+        head="gap",
+        arcface=True,
+        trick="ArcFace's loss without LCA",
+        against=("gap",),
+    ),
+    "lca-arcface": Method(
+        "LCA, ArcFace",
+        head="lca",
+        arcface=True,
+        trick="ArcFace's loss",
         against=("lca",),
     ),
     # Nothing is trained: what a backbone and its pooling tell apart as they are.

@@ -134,8 +134,17 @@ def test_a_gallery_of_the_training_photos_is_a_row_without_training(arguments, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epoch", [1, 4], ids=["head", "everything"])
-def test_interrupted_it_goes_on_where_it_was(arguments, tmp_path, monkeypatch, caplog, epoch):
+@pytest.mark.parametrize(
+    ("method", "epoch"),
+    [("lca", 1), ("lca", 4), ("lca-arcface", 4)],
+    ids=["head", "everything", "everything, directions"],
+)
+def test_interrupted_it_goes_on_where_it_was(
+    arguments, tmp_path, monkeypatch, caplog, method, epoch
+):
+    if method == "lca-arcface":
+        pytest.importorskip("pytorch_metric_learning")
+    arguments += ["--method", method]
     assert main([*arguments, "--output", str(tmp_path / "undisturbed")]) == 0
     trained = []
     train_epoch = Trainer._train_epoch
@@ -154,6 +163,11 @@ def test_interrupted_it_goes_on_where_it_was(arguments, tmp_path, monkeypatch, c
     expected, found = cell(tmp_path / "undisturbed"), cell(tmp_path / "runs")
     for name in ("top5", "best_epoch", "history"):
         assert found[name] == expected[name]
+    weights, resumed = (
+        load_classifier(next((tmp_path / run).rglob("*.model"))).state_dict()
+        for run in ("undisturbed", "runs")
+    )
+    assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
 
 
 def test_the_classifier_alone_does_in_the_end_what_it_learnt_on_standardised_features():

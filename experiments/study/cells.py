@@ -33,16 +33,18 @@ from experiments.networks.model import ModelError, new_classifier
 from experiments.networks.weights import fingerprint
 from experiments.outputs import check_space, make_folder, missing_packages
 from experiments.results import Result, model_folder
-from experiments.training.class_means import enroll_class_means
+from experiments.training.arcface import Directions
+from experiments.training.class_means import class_means, enroll_class_means
 from experiments.training.device import Compute, device_name
 from experiments.training.distributed import in_step, on_first, rank
-from experiments.training.feature_maps import MapStore
-from experiments.training.head_first import train_head
+from experiments.training.feature_maps import MapDataset, MapStore
+from experiments.training.head_first import start_whitened, train_head
 from experiments.training.memory import NoRoomError, ran_out_of_memory
 from experiments.training.photos import Photos
 from experiments.training.recipe import Recipe
 from experiments.training.scoring import Score, score
 from experiments.training.trainer import Log, Progress, Trainer
+from lca_fused import LCA
 from lca_fused.backbones import Backbone, find_backbone
 from lca_fused.classifier import Classifier
 
@@ -230,7 +232,10 @@ def build_classifier(cell: Cell) -> Classifier:
     size = cell.network.preprocessing.image_size
     network = load_network(cell.backbone, cell.weights, size)
     torch.manual_seed(cell.seed)
-    return new_classifier(network, cell.head, len(cell.dataset.classes), size)
+    model = new_classifier(network, cell.head, len(cell.dataset.classes), size)
+    if METHODS[cell.method].arcface:
+        model.classifier = Directions(model.head_hidden_size, model.num_classes)
+    return model
 
 
 def weights_identity(backbone: Backbone, weights: Path | None) -> str:
@@ -256,20 +261,23 @@ def _finetune(
     cell: Cell, photos: Callable[[], Photos], path: Path, maps: Path, workers: int
 ) -> dict[str, Any]:
     recipe, checkpoint = cell.recipe, path.with_suffix(_CHECKPOINT)
-    # Before the photos are decoded: its weights may be missing.
+    # Before the photos are decoded: its weights may be missing, or a package.
+    loss = METHODS[cell.method].loss(recipe)
     model = on_first(build_classifier)(cell)
     on_first(_check_space)(model, recipe, checkpoint)
     on_first(lambda: photos() and None)()  # one that cannot be read costs this cell alone
     with in_step():
         train, validation, test = photos().train(cell.seed), photos().validation, photos().test
     with _memory_that_ran_out_explained():
+        start = on_first(_start_from_photos)(cell, model, photos(), maps)
+        model.load_state_dict(start, strict=False)
         head = Progress()
         if recipe.head_epochs:
-            head = on_first(_train_head)(cell, model, photos(), path, maps)
+            head = on_first(_train_head)(cell, model, loss, photos(), path, maps)
             model.load_state_dict(head.best_model)
         trainer = Trainer(
             model,
-            METHODS[cell.method].loss(recipe),
+            loss,
             recipe,
             cell.compute,
             seed=cell.seed,
@@ -280,6 +288,8 @@ def _finetune(
             log=_log(cell, path, maps.parent),
         )
         progress = head if recipe.finetune == "head" else trainer.fit(train, validation)
+        if isinstance(model.classifier, Directions):
+            model.set_gallery(model.classifier.enrolled(cell.dataset.classes))
         score = trainer.score(test)
     _store_model(trainer.model, cell, score, path)
     return {
@@ -292,25 +302,46 @@ def _finetune(
 
 
 def _enroll(cell: Cell, photos: Callable[[], Photos], path: Path, maps: Path) -> dict[str, Any]:
-    """Score a gallery of the training photos, as they are; cut-outs are on grounds of the seed."""
+    """Score a gallery of the training photos."""
     model = build_classifier(cell)
     store = _map_store(cell, model, maps)
-    plain, side = cell.network.preprocessing.transform(), cell.network.preprocessing.kept_side
-    train = PhotoDataset(
-        cell.dataset.train,
-        plain,
-        repeats=cell.dataset.train_repeats,
-        seed=cell.seed,
-        cache_side=side,
-    )
     with _memory_that_ran_out_explained():
         model = model.to(cell.compute.device)
-        maps_of_train = store.plain(train, "training")
-        enroll_class_means(model, maps_of_train, cell.dataset.classes, cell.compute)
+        train = _plain_training_maps(cell, store)
+        enroll_class_means(model, train, cell.dataset.classes, cell.compute)
         batches = DataLoader(photos().test, batch_size=cell.recipe.batch_size)
         scored = score(model, batches, cell.compute)
     _store_model(model, cell, scored, path)
     return {"top5": scored.top5.tolist()}
+
+
+def _start_from_photos(
+    cell: Cell, model: Classifier, photos: Photos, maps: Path
+) -> dict[str, torch.Tensor]:
+    """Give layers the start that training photos give; return the state of head and classifier."""
+    recipe, directions = cell.recipe, model.classifier
+    if recipe.start == "whitened" and recipe.head_epochs and isinstance(model.pool, LCA):
+        store = _map_store(cell, model, maps)
+        start_whitened(model.pool, store.training(photos.train(cell.seed), recipe))
+    if isinstance(directions, Directions):
+        train = _plain_training_maps(cell, _map_store(cell, model, maps))
+        means = class_means(model.pool, train, cell.dataset.classes, cell.compute)
+        directions.start_from(means)
+    state = model.state_dict()
+    return {name: state[name].cpu() for name in state if not name.startswith("backbone.")}
+
+
+def _plain_training_maps(cell: Cell, store: MapStore) -> MapDataset:
+    """Return maps of the training photos as they are; cut-outs are on grounds of the seed."""
+    preprocessing = cell.network.preprocessing
+    photos = PhotoDataset(
+        cell.dataset.train,
+        preprocessing.transform(),
+        repeats=cell.dataset.train_repeats,
+        seed=cell.seed,
+        cache_side=preprocessing.kept_side,
+    )
+    return store.plain(photos, "training")
 
 
 def _map_store(cell: Cell, model: Classifier, maps: Path) -> MapStore:
@@ -319,12 +350,14 @@ def _map_store(cell: Cell, model: Classifier, maps: Path) -> MapStore:
     return MapStore(model.backbone.to(cell.compute.device), cell.compute, maps, settings)
 
 
-def _train_head(cell: Cell, model: Classifier, photos: Photos, path: Path, maps: Path) -> Progress:
+def _train_head(
+    cell: Cell, model: Classifier, loss: torch.nn.Module, photos: Photos, path: Path, maps: Path
+) -> Progress:
     store = _map_store(cell, model, maps)
     validation = photos.validation
     return train_head(
         model,
-        METHODS[cell.method].loss(cell.recipe),
+        loss,
         cell.recipe,
         cell.compute,
         store.training(photos.train(cell.seed), cell.recipe),

@@ -1,4 +1,4 @@
-"""A gallery of class means: each product by the mean embedding of its photos, without training."""
+"""A gallery of class means: each product by the mean embedding of its photos."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from experiments.networks.model import ModelError
 from experiments.training.device import Compute
@@ -38,11 +39,28 @@ def enroll_class_means(
     if isinstance(model.pool, LCA):
         out_features = min(_WHITENED, 2 * (model.pool.in_features // 2))
         model.pool = whitened(train, out_features).to(compute.device)
-    features, labels = pooled(model.pool, train, replace(compute, precision=torch.float32))
+    model.set_gallery(class_means(model.pool, train, classes, compute))
+
+
+def class_means(
+    pool: nn.Module, train: MapDataset, classes: Sequence[str], compute: Compute
+) -> Gallery:
+    """Return a gallery of each product's mean embedding, in the order of `classes`, on the CPU.
+
+    Args:
+        pool: the head.
+        train: maps of training photos, each drawn as often as it repeats.
+        classes: names of the K classes; each has a photo.
+        compute: the device; embeddings are computed in float32, whatever its precision.
+
+    Raises:
+        ModelError: a product's mean embedding is zero.
+    """
+    features, labels = pooled(pool, train, replace(compute, precision=torch.float32))
     sums = torch.zeros(len(classes), features.shape[1])
     sums.index_add_(0, labels, F.normalize(features, dim=1))
     products = {name: Enrolled(total[None]) for name, total in zip(classes, sums, strict=True)}
     try:
-        model.set_gallery(Gallery.of(products))
+        return Gallery.of(products)
     except GalleryError as error:
         raise ModelError(f"no gallery of the training photos: {error}") from error

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -55,11 +54,9 @@ def train_head(
         log: told of every epoch.
 
     Raises:
-        ModelError: the training loss is no longer a finite number, or as `whitened` does.
+        ModelError: the training loss is no longer a finite number.
         CheckpointError: the checkpoint is not one of such a run.
     """
-    if recipe.start == "whitened" and isinstance(model.pool, LCA):
-        model.pool.load_state_dict(whitened(train, model.pool.out_features).state_dict())
     with _standardised(model, train, compute) as head:
         progress = Trainer(
             head,
@@ -80,6 +77,11 @@ def _of_the_head(recipe: Recipe) -> Recipe:
     return replace(
         recipe, epochs=recipe.head_epochs, head_lr=recipe.probe_lr, finetune="all", freeze=0
     )
+
+
+def start_whitened(layer: LCA, train: MapDataset) -> None:
+    """Give a layer the weights that whiten the training photos' regions; raises as `whitened`."""
+    layer.load_state_dict(whitened(train, layer.out_features).state_dict())
 
 
 def whitened(train: MapDataset, out_features: int) -> LCA:
@@ -103,11 +105,16 @@ def _standardised(model: Classifier, train: MapDataset, compute: Compute) -> Ite
     """Yield the model's head and classifier, which take maps; features have mean 0 and variance 1.
 
     Features of any head and of any size learn equally fast this way at one rate. Afterwards the
-    linear classifier alone computes the same.
+    linear classifier alone computes the same. One of cosines could not: it takes features as they
+    are, whose size it does not see.
     """
-    linear = cast(nn.Linear, model.classifier)
-    mean, deviation = _moments(model.pool, train, compute)
     head = Classifier(nn.Identity(), model.pool, 0)
+    linear = model.classifier
+    if not isinstance(linear, nn.Linear):
+        head.classifier = linear
+        yield head
+        return
+    mean, deviation = _moments(model.pool, train, compute)
     head.classifier = nn.Sequential(_Standardise(mean, deviation), linear)
     yield head
     with torch.no_grad():
