@@ -87,7 +87,8 @@ class Options:
     seed: int = 0
     """Of the halves."""
     draws: int = 0
-    """Draw the halves so many times as well, and say how often temperature and threshold held."""
+    """Halve PHOTOS (its test/, where it has one) so many times as well, and say how often a
+    temperature and a threshold of one half held on the other."""
     output: Path = Path("runs/evaluation")
     """Folder of evaluation.html and evaluation.json; those of an earlier run are replaced."""
     batch_size: int = 32
@@ -113,8 +114,8 @@ class Options:
             raise EvaluationError(f"--draws is {self.draws}; expected 0 or more")
         if self.stored and (without := self._of_no_use_to_stored):
             raise EvaluationError(
-                f"--stored judges the temperature and threshold there are, and {without} is of no "
-                "use to that; leave one of them out"
+                "--stored judges the temperature and threshold there are, which has no use for "
+                f"{without}; leave out --stored, or the others"
             )
         if self.batch_size < 1:
             raise EvaluationError(f"--batch-size is {self.batch_size}; expected at least 1")
@@ -123,7 +124,7 @@ class Options:
 
     @property
     def _of_no_use_to_stored(self) -> str:
-        settings = ("validation", "precision", "score", "draws")
+        settings = ("validation", "precision", "score", "seed", "draws")
         changed = [name for name in settings if getattr(self, name) != getattr(Options, name)]
         return ", ".join(f"--{name}" for name in changed)
 

@@ -187,7 +187,7 @@ def test_halves_are_drawn_as_often_as_asked(model, photos, tmp_path, caplog):
     assert "halves drawn 20 times: the temperature of one lowered" in caplog.text
     assert (
         "a precision of 99 % was proven on one half in 0 of 20, and the other half had it, or "
-        "there was no threshold, in 20" in caplog.text
+        "no threshold or photo to judge, in 20" in caplog.text
     )
     (tmp_path / "few" / "lime").mkdir(parents=True)
     shutil.copy(next((photos / "test" / "lime").iterdir()), tmp_path / "few" / "lime")
@@ -203,8 +203,8 @@ def test_the_sentences_of_many_draws_count_what_held():
         "halves drawn 3 times: the temperature of one lowered the calibration error of the other "
         "in 2, on average from 0.2000 to 0.1667",
         "a precision of 90 % was proven on one half in 2 of 3, and the other half had it, or "
-        "there was no threshold, in 2; where proven, 50 % were accepted and 85.0 % of those "
-        "right, on average",
+        "no threshold or photo to judge, in 2; where proven, 50 % of known products' photos were "
+        "accepted, and 85.0 % of all accepted were right, on average",
     ]
 
 

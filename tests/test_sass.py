@@ -31,7 +31,7 @@ needs_compiler = pytest.mark.skipif(
 )
 
 # Entry point, height, width, for training. Of the other benchmark shapes sm_90 compiles all.
-EVERYWHERE = (
+CALLS = (
     ("fused", 7, 7, False),
     ("fused", 7, 7, True),
     ("pool", 7, 7, False),
@@ -49,7 +49,7 @@ TARGETS_OF_28X28 = ("sm_90", "gfx942")
 
 
 def every_call():
-    for call in EVERYWHERE:
+    for call in CALLS:
         for target in TARGETS_OF_28X28 if call[1] == 28 else sass.TARGETS:
             yield pytest.param(call, target, id=f"{call_id(call)}-{target}")
 
@@ -60,12 +60,12 @@ def call_id(call):
 
 
 def other_cases():
-    """Of the benchmark shapes, those that are not compiled for every target."""
+    """Of the benchmark shapes, those that no other test compiles."""
     if triton_gpu.no_compiler() is not None:
         return
     from benchmarks.kernel_table import Case, benchmark_cases
 
-    covered = {Case(*call) for call in EVERYWHERE}
+    covered = {Case(*call) for call in CALLS}
     for case in benchmark_cases():
         if case not in covered:
             call = (case.entry, case.height, case.width, case.training)

@@ -83,13 +83,13 @@ def in_words(drawn: Sequence[Half], asked: float) -> list[str]:
     measured = [half.precision for half in proven if half.precision is not None]
     thresholds = (
         f"a precision of {100 * asked:g} % was proven on one half in {len(proven)} of {draws}, and "
-        f"the other half had it, or there was no threshold, in {held}"
+        f"the other half had it, or no threshold or photo to judge, in {held}"
     )
     if measured:
         coverage = mean(half.coverage for half in proven)
         thresholds += (
-            f"; where proven, {100 * coverage:.0f} % were accepted and "
-            f"{100 * mean(measured):.1f} % of those right, on average"
+            f"; where proven, {100 * coverage:.0f} % of known products' photos were accepted, and "
+            f"{100 * mean(measured):.1f} % of all accepted were right, on average"
         )
     return [
         f"halves drawn {draws} times: the temperature of one lowered the calibration error of the "

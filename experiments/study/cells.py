@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from experiments.checksum import content_digests
 from experiments.data.dataset import ProductDataset, cutting_digest, dataset_digest
-from experiments.data.torch_dataset import PhotoDataset
+from experiments.data.torch_dataset import GIB, PhotoDataset
 from experiments.matching.detectors import make_detector
 from experiments.matching.evaluate import evaluate_matching
 from experiments.matching.keypoints import Detector
@@ -333,13 +333,14 @@ def _start_from_photos(
 
 def _plain_training_maps(cell: Cell, store: MapStore) -> MapDataset:
     """Return maps of the training photos as they are; cut-outs are on grounds of the seed."""
-    preprocessing = cell.network.preprocessing
+    preprocessing, repeats = cell.network.preprocessing, cell.dataset.train_repeats
     photos = PhotoDataset(
         cell.dataset.train,
         preprocessing.transform(),
-        repeats=cell.dataset.train_repeats,
+        repeats=repeats,
         seed=cell.seed,
         cache_side=preprocessing.kept_side,
+        cache_bytes=2 * GIB if repeats > 1 else 0,  # the maps are kept, and photos in `Photos`
     )
     return store.plain(photos, "training")
 

@@ -31,7 +31,7 @@ class ArcFaceLoss(nn.Module):
 
     Equation 3 of the paper: of the logits s cos(θ), with θ the angle between a photo and a product,
     that of the photo's own product is s cos(θ + margin). Where θ + margin is above π, and the
-    cosine would rise again, it is s (cos(θ) - margin sin(margin)).
+    cosine would rise again, pytorch-metric-learning has s (cos(θ) - margin sin(margin)).
 
     Args:
         margin: in radians.
