@@ -109,7 +109,7 @@ def test_cell_holds_predictions_and_the_model_that_made_them(arguments, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_table(arguments, tmp_path, jobs):
-    arguments = [*arguments, "--methods", "lca", "--recipe.epochs", "4"]
+    arguments = [*arguments, "--methods", "lca", "--recipe.epochs", "6"]
     undisturbed = tmp_path / "undisturbed"
     assert main([*arguments, "--output", str(undisturbed)]) == 0
 
@@ -117,7 +117,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_table(arguments,
     root = Path(__file__).parent.parent
     runs = tmp_path / "runs"
     resumed = 0
-    for _ in range(2):  # each time a little further: kill as soon as new state is on disk
+    for _ in range(3):  # each time a little further: kill as soon as new state is on disk
         before = newest(runs)
         process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
         while process.poll() is None and newest(runs) == before:

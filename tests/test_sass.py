@@ -44,13 +44,9 @@ CALLS = (
 )
 
 
-# Of 28x28 maps a target takes up to a minute: one of each compiler.
-TARGETS_OF_28X28 = ("sm_90", "gfx942")
-
-
 def every_call():
     for call in CALLS:
-        for target in TARGETS_OF_28X28 if call[1] == 28 else sass.TARGETS:
+        for target in sass.TARGETS:
             yield pytest.param(call, target, id=f"{call_id(call)}-{target}")
 
 

@@ -20,8 +20,8 @@ from lca_fused.gallery import SCALE, Gallery, GalleryError
 
 MARGIN = 0.2
 """Radians that a photo must be nearer to its product than without. For faces the paper has 0.5, and
-a scale of 64; for few photos of a product, judged on validation photos of generated ones, 0.1 and
-0.2 were better than none and than more, and the gallery's scale no worse than half or twice it."""
+a scale of 64; of few photos per product less is learnt, and the scale is the gallery's. Chosen on
+validation photos of generated products."""
 
 _INSIDE = 1 - 1e-6  # of the cosines: at 1 the arc cosine's slope is infinite
 
