@@ -84,11 +84,13 @@ class Launch:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A launch compiled for a target, and the CPU time that took with nothing cached."""
+    """A kernel compiled for a target, and the CPU time that took with nothing cached."""
 
-    launch: Launch
     binary: Any
     seconds: float
+
+
+_compiled: dict[tuple[str, str, str], Compiled] = {}
 
 
 @contextmanager
@@ -118,15 +120,23 @@ def recorded_launches(target: str) -> Iterator[list[Launch]]:
 
 
 def compile_launch(launch: Launch) -> Compiled:
-    """Compile with an empty cache."""
+    """Compile for the launch's target; a kernel that was compiled here before is not again."""
     gpu = TARGETS[launch.target]
+    source = _source(launch, gpu)
+    key = (source.hash(), launch.target, str(sorted(launch.options.items())))
+    if key not in _compiled:
+        _compiled[key] = _compile(source, gpu, launch.options)
+    return _compiled[key]
+
+
+def _compile(source: ASTSource, gpu: GPUTarget, options: dict[str, Any]) -> Compiled:
     with (
         tempfile.TemporaryDirectory() as cache,
         mock.patch.dict(os.environ, TRITON_CACHE_DIR=cache),
     ):
         start = _cpu_seconds()
-        binary = triton.compile(_source(launch, gpu), target=gpu, options=dict(launch.options))
-        return Compiled(launch, binary, _cpu_seconds() - start)
+        binary = triton.compile(source, target=gpu, options=dict(options))
+        return Compiled(binary, _cpu_seconds() - start)
 
 
 def _cpu_seconds() -> float:

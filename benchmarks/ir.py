@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 
 _NAME = r"%[\w.$-]+(?:#\d+)?"
@@ -64,12 +65,25 @@ class Branch:
 
 @dataclass(frozen=True)
 class Access:
-    """Bytes that a load or store of a program moves, masked elements among them."""
+    """Bytes that loads and stores of a program move, masked elements among them."""
 
     size: int
 
 
 Item = IrLoop | Branch | Access
+
+
+@dataclass(frozen=True)
+class Definition:
+    """How a name that stands for one number comes about.
+
+    Attributes:
+        compute: returns the number from those of `operands`; None where it depends on data.
+        operands: names; what the program is asked for is one too, "tt.get_program_id x".
+    """
+
+    compute: Callable[..., int] | None
+    operands: tuple[str, ...]
 
 
 def loops_of(items: Sequence[Item]) -> list[IrLoop]:
@@ -89,11 +103,11 @@ class Ir:
 
     Attributes:
         body: its loops, branches and accesses, in order.
-        definitions: operation and operands of every name that stands for one number.
+        definitions: of every name that stands for one number.
     """
 
     body: Sequence[Item]
-    definitions: Mapping[str, tuple[str, str]]
+    definitions: Mapping[str, Definition]
 
     def value(self, name: str, values: Mapping[str, int]) -> int:
         """The number that a name stands for.
@@ -108,17 +122,10 @@ class Ir:
         """
         if name in values:
             return values[name]
-        kind, operands = self.definitions.get(name, ("", ""))
-        if kind.startswith("tt.get_"):
-            return self.value(f"{kind} {operands}", values)
-        operation = kind.removeprefix("arith.")
-        if operation == "constant" and re.fullmatch(r"-?\d+|true|false", operands):
-            return int({"true": "1", "false": "0"}.get(operands, operands))
-        if operation == "cmpi":
-            operation = operands.partition(",")[0]
-        if operation not in _OPERATIONS:
+        definition = self.definitions.get(name)
+        if definition is None or definition.compute is None:
             raise UnknownError(f"{name} is not known before the kernel runs")
-        return int(_OPERATIONS[operation](*(self.value(each, values) for each in _names(operands))))
+        return definition.compute(*[self.value(each, values) for each in definition.operands])
 
     def is_known(self, name: str, values: Mapping[str, int]) -> bool:
         """Whether `value` finds a number."""
@@ -130,14 +137,16 @@ class Ir:
 
     def asks_for_program(self, name: str) -> bool:
         """Whether the number differs from program to program."""
-        kind, operands = self.definitions.get(name, ("", ""))
-        return kind == "tt.get_program_id" or any(map(self.asks_for_program, _names(operands)))
+        definition = self.definitions.get(name)
+        return name.startswith("tt.get_program_id") or (
+            definition is not None and any(map(self.asks_for_program, definition.operands))
+        )
 
 
 def parse(text: str) -> Ir:
     """Parse TTGIR as Triton prints it."""
     body: list[Item] = []
-    definitions: dict[str, tuple[str, str]] = {}
+    definitions: dict[str, Definition] = {}
     ir = Ir(body, definitions)
     regions: list[tuple[Item | None, list[Item]]] = [(None, body)]  # the open ones
     for line in text.splitlines():
@@ -146,10 +155,10 @@ def parse(text: str) -> Ir:
             regions += _next_region(code.lstrip(), regions.pop()[0])
             continue
         if found := _DEFINITION.match(code):
-            definitions[found[1]] = (found[2], found[3])
+            definitions[found[1]] = _definition(found[2], found[3])
         owner = _parsed(code, ir, [item for item, _ in regions if isinstance(item, IrLoop)])
         if owner is not None:
-            regions[-1][1].append(owner)
+            _append(regions[-1][1], owner)
         if code.endswith(("{", "({")):
             inside = regions[-1][1]
             if isinstance(owner, IrLoop):
@@ -177,6 +186,15 @@ def _parsed(code: str, ir: Ir, around: Sequence[IrLoop]) -> Item | None:
     return None
 
 
+def _append(items: list[Item], item: Item) -> None:
+    """Add an item; of accesses in a row, of which there are hundreds, only their sum matters."""
+    last = items[-1] if items else None
+    if isinstance(item, Access) and isinstance(last, Access):
+        items[-1] = Access(last.size + item.size)
+    else:
+        items.append(item)
+
+
 def _next_region(code: str, owner: Item | None) -> list[tuple[Item | None, list[Item]]]:
     """The region that opens where one of `owner` closes."""
     if code.startswith("} else") and isinstance(owner, Branch):
@@ -186,8 +204,18 @@ def _next_region(code: str, owner: Item | None) -> list[tuple[Item | None, list[
     return []
 
 
-def _names(operands: str) -> list[str]:
-    return re.findall(_NAME, operands)
+def _definition(kind: str, operands: str) -> Definition:
+    if kind.startswith("tt.get_"):
+        return Definition(_same, (f"{kind} {operands}",))
+    operation = kind.removeprefix("arith.")
+    if operation == "constant":
+        number = {"true": 1, "false": 0}.get(operands)
+        if number is None and re.fullmatch(r"-?\d+", operands):
+            number = int(operands)
+        return Definition(None if number is None else partial(_same, number), ())
+    if operation == "cmpi":
+        operation = operands.partition(",")[0]
+    return Definition(_OPERATIONS.get(operation), tuple(re.findall(_NAME, operands)))
 
 
 def _truncated(dividend: int, divisor: int) -> int:
