@@ -53,6 +53,7 @@ _AMD_PATTERNS = tuple(
 # These work on two numbers at once: one issue slot, two results.
 _PACKED = re.compile(r"(FADD2|FMUL2|FFMA2|HADD2|HFMA2|HMUL2|HSETP?2|HMNMX2)$|v_pk_\w+_b?f(32|16)")
 _STORE = re.compile(r"(ST|STG|RED|REDG|ATOM|ATOMG|UTMASTG)$|(global|buffer|flat)_(store|atomic)")
+_LOAD = re.compile(r"(LD|LDG)$|(global|buffer|flat)_load")
 _MATRIX_PRODUCT = re.compile(r"\w*MMA(\.|$)|v_(mfma|smfmac|wmma)")
 _NOP = frozenset(("NOP", "s_nop", "v_nop"))
 
@@ -99,6 +100,11 @@ class Instruction:
     def stores(self) -> bool:
         """Whether it writes to global memory."""
         return bool(_STORE.match(self.opcode.split(".")[0]))
+
+    @property
+    def loads(self) -> bool:
+        """Whether it reads global memory into a register."""
+        return bool(_LOAD.match(self.opcode.split(".")[0]))
 
 
 @dataclass(frozen=True)

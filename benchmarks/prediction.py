@@ -1,8 +1,9 @@
 """LCA's time over the projection alone on GPUs that are not at hand: predicted, not measured.
 
-A kernel takes the longest of issuing its instructions, moving its bytes through the L2 cache, and
-moving those to memory that do not stay there; the kernels of a call add up. What is not counted in
-the kernels is assumed in this file. `python -m benchmarks.sass` prints the table.
+A kernel takes the longest of issuing its instructions, the waits of a single warp, moving its bytes
+through the L2 cache, and moving those to memory that do not stay there; the kernels of a call add
+up. What is not counted in the kernels is assumed in this file, some of it fitted to an H200's
+times (benchmarks/results/gpu_h200_kernel_times.json). `python -m benchmarks.sass` prints the table.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Gpu:
         matrix_rate: operations per second of dense bfloat16 products.
         l2_bandwidth: bytes per second; NVIDIA states none, microbenchmarks report 5.5 to 6 TB/s.
         l2_bytes: the L2 cache's capacity.
-        registers, threads: what one multiprocessor holds.
+        registers, threads, shared_bytes: what one multiprocessor holds.
     """
 
     name: str
@@ -52,14 +53,21 @@ class Gpu:
     l2_bytes: float = 50e6
     registers: int = 65536
     threads: int = 2048
+    shared_bytes: int = 227 << 10
 
 
 # NVIDIA's data sheets, SXM modules; the two differ in their memory.
 GPUS = (Gpu("H100", memory_bandwidth=3.35e12), Gpu("H200", memory_bandwidth=4.8e12))
-# Assumed: a large product reaches three quarters of the peak, 140 us for 12,544 x 2048 x 2048.
-PRODUCT_EFFICIENCY = 0.75
-# Assumed: what a kernel takes besides, to start, to fill the GPU and to drain.
+# Measured on an H200: a large product reaches 780 TFLOP/s, and one of 49 rows takes 5 to 7 us, of
+# which its bytes account for 2.
+PRODUCT_EFFICIENCY = 0.79
+PRODUCT_SECONDS = 4e-6
+# Measured there too: torch's sum over rows, from 5 us for 49 of them to 31 for 12,544.
+SUM_SECONDS, SUM_BANDWIDTH = 5e-6, 2e12
+# Assumed: what any other kernel takes besides, to start, to fill the GPU and to drain.
 KERNEL_SECONDS = 2e-6
+# Fitted: what one warp waits for a load, on average, as several are on their way at a time.
+LOAD_CYCLES = 50
 _SUBPARTITIONS = 4
 
 
@@ -109,7 +117,9 @@ def markdown(rows: Sequence[Prediction]) -> str:
         f"**{HEADING}**: bfloat16, channels_last; {gpu.multiprocessors} multiprocessors at "
         f"{gpu.clock / 1e9:g} GHz, products at {PRODUCT_EFFICIENCY * gpu.matrix_rate / 1e12:.0f} "
         f"TFLOP/s, memory at {' and '.join(f'{g.memory_bandwidth / 1e12:g}' for g in GPUS)} TB/s, "
-        f"L2 at {gpu.l2_bandwidth / 1e12:g} TB/s, {1e6 * KERNEL_SECONDS:g} us per kernel\n\n{table}"
+        f"L2 at {gpu.l2_bandwidth / 1e12:g} TB/s, {1e6 * PRODUCT_SECONDS:g} us per product and "
+        f"{1e6 * KERNEL_SECONDS:g} per other kernel besides, {LOAD_CYCLES} cycles per load of a "
+        f"warp\n\n{table}"
     )
 
 
@@ -137,11 +147,13 @@ def step_seconds(step: Product | Pass | Analysis, gpu: Gpu) -> float:
     Raises:
         UnknownTimeError: it is not known how often the kernel's loops run.
     """
+    if isinstance(step, Pass) and step.sums:
+        return SUM_SECONDS + step.bytes / SUM_BANDWIDTH
     if isinstance(step, Pass):
         return KERNEL_SECONDS + step.bytes / gpu.memory_bandwidth
     if isinstance(step, Product):
         multiplying = step.flops / (PRODUCT_EFFICIENCY * gpu.matrix_rate)
-        return KERNEL_SECONDS + max(multiplying, step.bytes / gpu.memory_bandwidth)
+        return PRODUCT_SECONDS + max(multiplying, step.bytes / gpu.memory_bandwidth)
     moving, pooling = moving_seconds(step, gpu), issuing_seconds(step, step.pooling, gpu)
     if not step.multiplies:
         return KERNEL_SECONDS + max(moving, pooling)
@@ -155,8 +167,11 @@ def issuing_seconds(kernel: Analysis, cost: Cost | None, gpu: Gpu) -> float:
     if cost is None or cost.cycles is None:
         raise UnknownTimeError
     warps = kernel.launch.programs * kernel.launch.warps
-    rounds = math.ceil(warps / (gpu.multiprocessors * _SUBPARTITIONS))
-    return max(rounds * cost.slots, cost.cycles) / gpu.clock
+    subpartitions = gpu.multiprocessors * _SUBPARTITIONS
+    rounds = math.ceil(warps / subpartitions)
+    at_a_time = resident_programs(kernel, gpu) * kernel.launch.warps / subpartitions
+    one_warp = cost.cycles + LOAD_CYCLES * cost.loads
+    return max(rounds * cost.busy, math.ceil(rounds / at_a_time) * one_warp) / gpu.clock
 
 
 def moving_seconds(kernel: Analysis, gpu: Gpu) -> float:
@@ -172,10 +187,12 @@ def moving_seconds(kernel: Analysis, gpu: Gpu) -> float:
 
 
 def resident_programs(kernel: Analysis, gpu: Gpu) -> int:
-    """Programs that run at a time, as registers and threads allow."""
-    threads = kernel.launch.threads
-    by_registers = gpu.registers // (kernel.resources.registers * threads)
-    return gpu.multiprocessors * max(1, min(by_registers, gpu.threads // threads))
+    """Programs that run at a time, as registers, threads and shared memory allow."""
+    threads, used = kernel.launch.threads, kernel.resources
+    by_registers = gpu.registers // (used.registers * threads)
+    by_shared_memory = gpu.shared_bytes // max(1, used.shared)
+    fitting = min(by_registers, by_shared_memory, gpu.threads // threads)
+    return gpu.multiprocessors * max(1, fitting)
 
 
 def _run(call: Callable[[], Tensor], leaves: Sequence[Tensor], training: bool) -> None:

@@ -34,9 +34,10 @@ class Product:
 
 @dataclass(frozen=True)
 class Pass:
-    """Any other operator of torch's, by the bytes it reads and writes."""
+    """Any other operator of torch's, by the bytes it reads and writes, and whether it sums rows."""
 
     bytes: int
+    sums: bool = False
 
 
 Step = Product | Pass | Launch
@@ -78,7 +79,7 @@ class _Notes(TorchDispatchMode):
             left = args[-2]  # behind the bias of addmm
             self.steps.append(Product(2.0 * left.shape[-1] * result.numel(), size))
         elif size > 0:  # and no question about dtypes
-            self.steps.append(Pass(size))
+            self.steps.append(Pass(size, name == "sum"))
         return result
 
 

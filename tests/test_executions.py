@@ -192,6 +192,19 @@ def test_cost_of_a_thread():
     program = parse_sass(
         "\n".join(f"/*{i * 16:04x}*/ {encoded(*line)}" for i, line in enumerate(lines))
     )
-    assert thread_cost(program, [10, 2, 1]) == Cost(slots=13, arithmetic=14, cycles=47)
-    assert thread_cost(program, [10, 2, 1], {1}) / 2 == Cost(1, 2, 1)
+    expected = Cost(slots=13, busy=13, loads=0, arithmetic=14, cycles=47)
+    assert thread_cost(program, [10, 2, 1]) == expected
+    assert thread_cost(program, [10, 2, 1], {1}) / 2 == Cost(1, 1, 0, 2, 1)
     assert thread_cost(sass_of(["EXIT"]), [1]).cycles is None
+
+
+def test_pairs_of_halves_keep_their_unit_busy_for_longer_than_a_slot():
+    lines = ["HSET2.BF.GT.AND R1, R2, R3, PT", "HFMA2.RELU R1, R2, R3, R4", "HADD2 R1, R2, R3"]
+    cost = thread_cost(sass_of([*lines, "HADD2.F32 R1, -RZ, R2.H0_H0", "EXIT"]), [10] * 5)
+    assert cost.slots == 50
+    assert cost.busy == pytest.approx(10 / 0.520 + 10 / 0.679 + 10 / 0.836 + 20), "a move is none"
+
+
+def test_loads_that_a_warp_waits_for_are_counted():
+    lines = ["LDG.E R1, [R2]", "LDGSTS.E [R1], [R2]", "LDS R1, [R2]", "STG.E [R2], R1", "EXIT"]
+    assert thread_cost(sass_of(lines), [3, 5, 7, 9, 1]).loads == 3

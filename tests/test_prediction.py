@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -18,35 +19,50 @@ from benchmarks import prediction
 from benchmarks.analysis import Analysis
 from benchmarks.compile_only import Launch
 from benchmarks.disassembly import Resources
-from benchmarks.prediction import KERNEL_SECONDS, Gpu, step_seconds
+from benchmarks.prediction import LOAD_CYCLES, Gpu, step_seconds
 from benchmarks.steps import Pass, Product, steps_of
 
 GPU = Gpu("GPU", memory_bandwidth=1e12, multiprocessors=100, clock=1e9, matrix_rate=1e14, l2_bandwidth=4e12)  # fmt: skip  # noqa: E501
+EFFICIENCY = prediction.PRODUCT_EFFICIENCY
 
 
-def kernel(*, programs=1, slots=1.0, cycles=1.0, moved=0.0, tensors=1, registers=32, product=0.0):
+def kernel(
+    *, programs=1, slots=1.0, cycles=1.0, loads=0, moved=0.0, tensors=1, product=0.0, **uses
+):
     """A kernel of 128 threads a program, its product of `product` slots ahead of the rest."""
     launch = SimpleNamespace(programs=programs, warps=4, threads=128, tensor_bytes=tensors)
-    whole = Cost(slots + product, 0, cycles + product)
+    whole = Cost(slots + product, slots + product, loads, 0, cycles + product)
     program = [SimpleNamespace(multiplies=product > 0)]
-    pooling = Cost(slots, 0, cycles)
-    return Analysis(launch, program, Resources(registers, 0, 0), whole, pooling, moved, 0.0)
+    pooling = Cost(slots, slots, loads, 0, cycles)
+    resources = replace(Resources(registers=32, spilled=0, shared=0), **uses)
+    return Analysis(launch, program, resources, whole, pooling, moved, 0.0)
 
 
 def seconds(step):
-    return step_seconds(step, GPU) - KERNEL_SECONDS
+    """Without what any step of its kind takes to start and to end."""
+    besides = prediction.PRODUCT_SECONDS if isinstance(step, Product) else prediction.KERNEL_SECONDS
+    return step_seconds(step, GPU) - besides
 
 
 def test_a_product_is_bound_by_its_operations_or_its_bytes():
-    assert seconds(Product(flops=0.75e14, bytes=1)) == pytest.approx(1)
+    assert seconds(Product(flops=EFFICIENCY * 1e14, bytes=1)) == pytest.approx(1)
     assert seconds(Product(flops=1, bytes=10**12)) == pytest.approx(1)
     assert seconds(Pass(bytes=10**12)) == pytest.approx(1)
+    assert step_seconds(Pass(2 * 10**12, sums=True), GPU) == pytest.approx(1, abs=1e-4)
 
 
 def test_many_warps_are_bound_by_issue_slots_and_few_by_their_own_cycles():
     assert seconds(kernel(programs=1000, slots=1e6, cycles=2e6)) == pytest.approx(10e-3)
     assert seconds(kernel(programs=1, slots=1e6, cycles=2e6)) == pytest.approx(2e-3)
     assert seconds(kernel(programs=101, slots=1e6, cycles=1.5e6)) == pytest.approx(2e-3), "a tail"
+
+
+def test_warps_that_do_not_fit_at_a_time_wait_for_their_loads_in_turn():
+    waits = 1e6 * LOAD_CYCLES / 1e9
+    many = {"programs": 1000, "slots": 1.0, "cycles": 1.0, "loads": 1e6}  # ten rounds
+    assert seconds(kernel(**many)) == pytest.approx(waits), "16 warps of each at a time"
+    assert seconds(kernel(**many, registers=128)) == pytest.approx(3 * waits), "4 by registers"
+    assert seconds(kernel(**many, shared=76 << 10)) == pytest.approx(5 * waits), "2 by memory"
 
 
 def test_bytes_go_through_the_l2_cache_and_to_memory_if_they_do_not_stay():
@@ -80,7 +96,7 @@ def test_what_the_floor_does_is_found():
     assert [step.flops for step in products] == [flops] * 3, "forward, and two gradients"
     assert products[0].bytes == 2 * (98 * 64 + 64 * 32 + 32 + 98 * 32)
     (bias,) = (step for step in steps if isinstance(step, Pass))
-    assert bias.bytes == 2 * (98 * 32 + 32)
+    assert bias == Pass(2 * (98 * 32 + 32), sums=True)
     inference, _ = prediction.calls(of, training=False)
     assert steps_of(inference, "sm_90") == products[:1]
 
@@ -97,14 +113,14 @@ def test_what_lca_does_is_found():
 
 @pytest.mark.slow
 def test_predictions_are_a_table_that_says_so():
-    rows = prediction.predict([shape(7, 7, 1, 64)])
+    rows = prediction.predict([shape(7, 7, 1, 2048)])
     assert [(row.gpu, row.mode) for row in rows] == [
         (gpu, mode) for mode in ("inference", "training") for gpu in ("H100", "H200")
     ]
     assert all(row.lca_seconds > row.floor_seconds > 0 for row in rows)
     heading, _, head, _, *lines = prediction.markdown(rows).splitlines()
     assert heading.startswith("**Predicted, not measured**")
-    assert "742 TFLOP/s" in heading
+    assert "781 TFLOP/s" in heading
     assert [cell.strip() for cell in head.strip("|").split("|")][-1] == "ratio"
     assert len(lines) == len(rows)
 
