@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.methods import parse_rows
+from experiments.report.compare import main as compare
 from experiments.report.figures import draw_ladder, save_ladder
 from experiments.report.table import paper_table, read_table, to_json, to_markdown
 from experiments.results import NotRun, Result, Table
@@ -136,6 +137,36 @@ def test_the_table_is_read_back_with_the_results_it_names():
     assert read.entries["lca", ONE_SHOT].results == (only,)
     assert read.entries["sift", "folder"].not_run.reason == "no photos were given; give some"
     assert to_json(read) == to_json(made)
+
+
+def stored_table(folder, made: Table):
+    """The JSON of a table, in the folder of its results."""
+    for result in (result for filled in made.entries.values() for result in filled.results):
+        place = folder / result.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        replace(result, path=place).save()
+    path = folder / "study.json"
+    path.write_text(json.dumps(to_json(made)))
+    return str(path)
+
+
+def test_the_same_rows_of_two_tables_are_compared(tmp_path, capsys, caplog):
+    seeds = {"path": "lca-0.json"}, {"path": "lca-1.json"}
+    lca = [(run(0.5, 0, **seeds[0]), run(0.6, 1, **seeds[1])), (run(0.9, 0, **seeds[0]),)]
+    before = stored_table(tmp_path / "before", table(lca=lca[0], gap=(run(0.5, path="gap.json"),)))
+    after = stored_table(tmp_path / "after", table(lca=lca[1], gap=()))
+    assert compare([before, after]) == 0
+    _, _, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split("|")[1].strip() for row in rows] == ["LCA"], "only one has the other row"
+    assert "55.0" in rows[0]
+    assert "+40.0" in rows[0], "seeds that both have are paired"
+
+    other = (run(0.9, path="lca-0.json", contents=["1"] * 20),)
+    elsewhere = stored_table(tmp_path / "other", table(lca=other, gap=()))
+    assert compare([before, elsewhere]) == 2
+    assert "other photos" in caplog.text
+    assert compare([before, str(tmp_path / "before" / "cells" / "data" / "gap.json")]) == 2
+    assert "a table that run_all.py wrote" in caplog.text
 
 
 def test_the_papers_table_stands_complete_where_nothing_was_run():
