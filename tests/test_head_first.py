@@ -109,10 +109,13 @@ def test_tensorboard_shows_every_epoch_once_though_one_was_interrupted(
     assert [image.step for image in events.Images("training photos")] == [4]
 
 
-def test_too_few_photos_to_whiten_is_one_sentence(arguments, tmp_path, caplog, monkeypatch):
+@pytest.mark.parametrize("head_epochs", ["0", "3"])
+def test_too_few_photos_to_whiten_is_one_sentence(
+    arguments, tmp_path, caplog, monkeypatch, head_epochs
+):
     monkeypatch.setattr("experiments.training.head_first._ENOUGH", 1)
-    options = ["--recipe.start", "whitened", "--output", str(tmp_path / "runs")]
-    assert main([*arguments, *options]) == 1
+    options = ["--recipe.start", "whitened", "--recipe.head-epochs", head_epochs]
+    assert main([*arguments, *options, "--output", str(tmp_path / "runs")]) == 1
     assert "the training photos cannot whiten LCA: the maps have" in caplog.text
     assert "--recipe.start random" in caplog.text
 

@@ -320,7 +320,7 @@ def _start_from_photos(
 ) -> dict[str, torch.Tensor]:
     """Give layers the start that training photos give; return the state of head and classifier."""
     recipe, directions = cell.recipe, model.classifier
-    if recipe.start == "whitened" and recipe.head_epochs and isinstance(model.pool, LCA):
+    if recipe.start == "whitened" and isinstance(model.pool, LCA):
         store = _map_store(cell, model, maps)
         start_whitened(model.pool, store.training(photos.train(cell.seed), recipe))
     if isinstance(directions, Directions):
