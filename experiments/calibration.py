@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
 BINS = 15
@@ -44,7 +44,7 @@ def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> f
     def loss(logarithm: float) -> float:
         return log_loss(logits / np.exp(logarithm), labels)
 
-    return float(np.exp(minimize_scalar(loss, bounds=_RANGE, method="bounded").x))
+    return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=_RANGE, method="bounded").x))
 
 
 def log_loss(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.special import bdtr, betaincinv
 
 CONFIDENCE = 0.95
@@ -168,7 +168,7 @@ def coverage_curve(
 
 def auroc(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
     """Return how often a photo of a known product is surer than one of an unknown, 0..1."""
-    greater = stats.mannwhitneyu(known, unknown).statistic
+    greater = scipy.stats.mannwhitneyu(known, unknown).statistic
     return float(greater) / (len(known) * len(unknown))
 
 

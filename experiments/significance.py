@@ -21,9 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # loads stats and optimize, a second, where they are used: few processes of a study do
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.optimize import brentq
 from scipy.special import ndtri, stdtrit
 
 _CONFIDENCE = 0.95
@@ -68,7 +67,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     Raises:
         ValueError: the counts are out of range.
     """
-    interval = stats.binomtest(successes, trials).proportion_ci(_CONFIDENCE, method="wilson")
+    interval = scipy.stats.binomtest(successes, trials).proportion_ci(_CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -97,7 +96,7 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
     if gained + lost == 0:
         return 1.0
-    return float(stats.binomtest(gained, gained + lost).pvalue)
+    return float(scipy.stats.binomtest(gained, gained + lost).pvalue)
 
 
 def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
@@ -181,7 +180,7 @@ def _p_value(centre: float, spread: float, by_seed: NDArray[np.float64]) -> floa
         return 1.0
     if beyond_zero(_LOG_SMALLEST_P) <= 0:
         return math.exp(_LOG_SMALLEST_P)
-    return math.exp(float(brentq(beyond_zero, _LOG_SMALLEST_P, 0.0)))
+    return math.exp(float(scipy.optimize.brentq(beyond_zero, _LOG_SMALLEST_P, 0.0)))
 
 
 def _standard_error(values: Sequence[float] | NDArray[np.float64]) -> float:

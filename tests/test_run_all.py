@@ -184,8 +184,12 @@ def test_pictures_and_tables_that_cannot_be_written_cost_no_result(
     def fail(*_args, **_options):
         raise PermissionError(13, "the file is open in another program")
 
-    for name in ("save_contact_sheet", "save_ladder", "save_text"):
-        monkeypatch.setattr(runner, name, fail)
+    for name in (
+        "study.runner.save_contact_sheet",
+        "report.figures.save_ladder",
+        "study.runner.save_text",
+    ):
+        monkeypatch.setattr(f"experiments.{name}", fail)
     assert main([*arguments, "--methods", "gap", "--seeds", "0"]) == 1
     assert "folder-ladder.png cannot be drawn" in caplog.text
     assert "folder.png cannot be drawn" in caplog.text

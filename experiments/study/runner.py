@@ -23,7 +23,6 @@ from experiments.networks.backbones import load_network
 from experiments.networks.model import ModelError
 from experiments.networks.weights import WeightsError, WeightsNotGivenError
 from experiments.outputs import OutputError, check_file, check_folder
-from experiments.report.figures import save_ladder
 from experiments.report.table import paper_table, to_json, to_markdown, weights_sources
 from experiments.results import NotRun, Result, Table
 from experiments.storage import CheckpointError, save_json, save_text
@@ -108,6 +107,9 @@ class Runner:
         text = self._write_table(last=True)
         picture = self._files[-1]
         with self._not_fatal(picture):
+            # Loads matplotlib, half a second that no process of the jobs needs to wait.
+            from experiments.report.figures import save_ladder
+
             on_first(save_ladder)(self.table, picture)
         return text
 
