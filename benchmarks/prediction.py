@@ -117,9 +117,9 @@ def markdown(rows: Sequence[Prediction]) -> str:
         f"**{HEADING}**: bfloat16, channels_last; {gpu.multiprocessors} multiprocessors at "
         f"{gpu.clock / 1e9:g} GHz, products at {PRODUCT_EFFICIENCY * gpu.matrix_rate / 1e12:.0f} "
         f"TFLOP/s, memory at {' and '.join(f'{g.memory_bandwidth / 1e12:g}' for g in GPUS)} TB/s, "
-        f"L2 at {gpu.l2_bandwidth / 1e12:g} TB/s, {1e6 * PRODUCT_SECONDS:g} us per product and "
-        f"{1e6 * KERNEL_SECONDS:g} per other kernel besides, {LOAD_CYCLES} cycles per load of a "
-        f"warp\n\n{table}"
+        f"L2 at {gpu.l2_bandwidth / 1e12:g} TB/s, {1e6 * PRODUCT_SECONDS:g} us per product, "
+        f"{1e6 * SUM_SECONDS:g} per sum and {1e6 * KERNEL_SECONDS:g} per other kernel besides, "
+        f"{LOAD_CYCLES} cycles per load of a warp\n\n{table}"
     )
 
 
