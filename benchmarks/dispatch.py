@@ -1,7 +1,8 @@
 """Which GPU kernel and which tile serve a call fastest: `python -m benchmarks.dispatch`.
 
 Every path of the Triton backend, with every tile that autotuning would try, alternates with the
-projection alone. `lca_fused/backends/triton_gpu/dispatch.py` holds what should come out first.
+projection alone, both as replays of CUDA graphs where Python would take longer than the kernels.
+`lca_fused/backends/triton_gpu/dispatch.py` holds what should come out first.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from benchmarks import measure
 from benchmarks.accuracy import relative_error
-from benchmarks.cases import FORMATS
+from benchmarks.cases import FORMATS, python_shows
 from benchmarks.machine import describe
 from benchmarks.problem import Problem, make_problem
 from benchmarks.results import Row
@@ -32,7 +33,8 @@ from lca_fused.backends.projection import project
 from lca_fused.backends.triton_gpu import dispatch, unavailable
 from lca_fused.backends.triton_gpu.launch import gpu_of
 
-SHAPES = ",".join(f"7x7-N{n}-C2048" for n in (1, 2, 4, 8, 16, 32, 64, 256))
+# Most telling first, as a machine may be taken away: around where the paths change, and many.
+SHAPES = ",".join(f"7x7-N{n}-C2048" for n in (1, 4, 8, 256, 2, 16, 32, 64))
 ONE_LAUNCH, TWO_LAUNCHES = "one launch", "matmul, pooling"
 # Paths round a projection differently; what is wrong is wrong by more.
 _TOLERANCE = 0.02
@@ -149,10 +151,16 @@ def time_variant(variant: Variant, device: torch.device, seconds: float) -> Row:
     row: Row = {**asdict(variant), "error": _failure(variant, device)}
     if row["error"] is None:
         problem = _problem(variant.shape, variant.dtype, device)
+        floor: measure.Call = partial(
+            torch.nn.functional.linear, problem.rows, problem.weight, problem.bias
+        )
+        call: measure.Call = partial(variant, problem)
         with torch.no_grad():
+            if python_shows(device.type, variant.shape):
+                floor, call = (measure.captured(each, device) for each in (floor, call))
             timings = measure.interleave(
-                partial(torch.nn.functional.linear, problem.rows, problem.weight, problem.bias),
-                partial(variant, problem),
+                floor,
+                call,
                 measure.make_stopwatch(device),
                 seconds=seconds,
                 least_rounds=_ROUNDS,

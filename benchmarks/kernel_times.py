@@ -50,9 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         {**row, "peer": peer, "kernel": name, "launches": count, "seconds": seconds}
                         for name, (count, seconds) in kernels.items()
                     ]
+                if options.json is not None:  # as it comes, as compiling may take all the time
+                    record = {**describe(device), "kernels": rows}
+                    options.json.write_text(json.dumps(record, indent=1) + "\n")
     print(table(rows))
-    if options.json is not None:
-        options.json.write_text(json.dumps({**describe(device), "kernels": rows}, indent=1) + "\n")
     return 0
 
 

@@ -117,3 +117,26 @@ def test_a_line_that_is_no_choice_costs_that_choice_alone(monkeypatch, timed, tm
     monkeypatch.setattr(autotune, "_chosen", {})
     assert _best() == "quick"
     assert len(timed) == 3
+
+
+def test_what_is_timed_is_a_launch_and_not_the_making_of_its_plan(monkeypatch):
+    made, launched = [], []
+
+    def plan(name):
+        made.append(name)
+        return lambda *_tensors: launched.append(name)
+
+    def seconds(run, candidate):
+        for _ in range(3):
+            run(candidate)
+        return SECONDS[candidate]
+
+    def choose(run):
+        return _best(run=run)
+
+    monkeypatch.setattr(autotune, "_seconds", seconds)
+    monkeypatch.setattr(launch, "_plans", {})
+    for _ in range(2):
+        autotune.launch(("pool",), (), plan, choose, given=None)
+    assert made == ["slow", "quick", "middling"]
+    assert launched == [*["slow"] * 3, *["quick"] * 3, *["middling"] * 3, "quick", "quick"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,6 +101,25 @@ def test_the_table_has_the_fastest_and_the_librarys_choice(tmp_path, capsys):
         assert f"{min(row['ratio'] for row in timed):.3f}" in lines[0]
         assert sum("yes" in line for line in lines) == 1
         assert len(lines) <= 2
+
+
+@pytest.mark.parametrize("shows", [False, True])
+def test_what_python_takes_is_left_out_where_it_would_show(shows, monkeypatch):
+    replays = []
+
+    def captured(call, device):
+        assert device == CPU
+        return lambda: replays.append(call)
+
+    monkeypatch.setattr(benchmark, "python_shows", lambda device, _: device == "cpu" and shows)
+    monkeypatch.setattr(benchmark.measure, "captured", captured)
+    (chosen,) = (v for v in _variants() if v.chosen and v.path == benchmark.ONE_LAUNCH)
+    row = benchmark.time_variant(replace(chosen, tile=replace(chosen.tile, block_d=32)), CPU, 0.0)
+    assert row["ratio"] > 0
+    floors, variants = replays[::2], replays[1::2]
+    assert bool(replays) == shows
+    assert {call.func for call in floors} <= {torch.nn.functional.linear}
+    assert all(isinstance(call.func, benchmark.Variant) for call in variants)
 
 
 def test_a_choice_of_the_library_that_fails_is_shown_with_its_error():

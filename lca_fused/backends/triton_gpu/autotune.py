@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Hashable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,6 +45,7 @@ def launch(
         choose: a function called once per key, with one that launches a given configuration.
         given: a configuration, or None.
     """
+    plan = cache(plan)  # or what is timed of a small kernel would be the making of its plan
 
     def run(configuration: T) -> None:
         plan(configuration)(*tensors)
