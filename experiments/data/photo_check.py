@@ -238,7 +238,7 @@ def check_photos(root: Path, workers: int) -> PhotoCheck:
     layout = read_layout(root)
     places = _places(layout)
     if not places:
-        raise DataError(_without_photos(layout))
+        samples_of(layout)  # refuses a layout without photos, with what to do
     counts = _counts(layout)
     inspected = inspect_photos([place.path for place in places], workers)
     readable = [
@@ -281,14 +281,6 @@ def _parts(layout: Layout) -> list[tuple[str, ClassFolders]]:
     if not layout.folders:
         return [("all", part) for part in layout.parts.values()]
     return [(split, layout.parts[split]) for split in _SPLITS if split in layout.parts]
-
-
-def _without_photos(layout: Layout) -> str:
-    try:
-        samples_of(layout)
-    except DataError as error:
-        return str(error)
-    return f"{layout.root} has no photos"
 
 
 def _counts(layout: Layout) -> dict[str, dict[str, int]]:
