@@ -63,6 +63,12 @@ def test_it_is_known_how_many_photos_a_precision_takes(precision, errors, photos
     assert not prove(scores[: fewest_photos(precision) - 1], right[1:], precision).holds
 
 
+@pytest.mark.parametrize("precision", [0.0, 1.0])
+def test_a_precision_that_cannot_be_proven_is_refused(precision):
+    with pytest.raises(ValueError, match=f"the precision is {precision}; expected a number"):
+        prove(np.ones(9), np.ones(9, bool), precision)
+
+
 def test_too_few_photos_are_said_to_be_too_few():
     proof = prove(np.linspace(1, 0, 100), np.ones(100, bool), 0.99)
     (line,) = in_words(proof, 100)

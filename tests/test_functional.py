@@ -39,11 +39,26 @@ def test_kernel_sizes_may_come_in_any_order_and_from_a_generator():
         (X.mean((2, 3)), WEIGHT, None, ValueError, r"before the backbone's global pooling"),
         (X[:, :0], WEIGHT, None, ValueError, r"x has shape \(2, 0, 4, 5\); C, H and W must be"),
         (X[:, :, :0], WEIGHT, None, ValueError, r"x has shape \(2, 3, 0, 5\); C, H and W must be"),
+        (X[..., :0], WEIGHT, None, ValueError, r"x has shape \(2, 3, 4, 0\); C, H and W must be"),
         (X, WEIGHT[:, :2], None, ValueError, r"weight has shape \(6, 2\); expected \(D, 3\)"),
         (X, WEIGHT[0], None, ValueError, r"weight has shape \(3,\); expected \(D, 3\)"),
         (X, WEIGHT, torch.zeros(3), ValueError, r"bias has shape \(3,\); expected \(6,\)"),
         (X, WEIGHT, torch.zeros(6, 1), ValueError, r"bias has shape \(6, 1\); expected \(6,\)"),
         (X[:, :, :1, :1], WEIGHT, None, ValueError, r"a 1x1 feature map has no rectangle"),
+        (
+            X,
+            WEIGHT.to("meta"),
+            None,
+            ValueError,
+            r"x is on cpu and weight on meta; .* x\.to\('meta'\)",
+        ),
+        (
+            X,
+            WEIGHT,
+            torch.zeros(6).double(),
+            TypeError,
+            r"float32 and bias torch\.float64; convert one",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(x, weight, bias, error, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,6 +34,10 @@ def same(one: Gallery, other: Gallery) -> bool:
     x = torch.randn(5, D)
     rows = [dict(zip(g.names, g(x).T.tolist(), strict=True)) for g in (one, other)]
     return rows[0] == rows[1] and sorted(one.photos) == sorted(other.photos)
+
+
+def test_prints_its_sizes():
+    assert repr(gallery()) == "Gallery(in_features=8, out_features=3, vectors=6, scale=20)"
 
 
 def test_a_logit_is_the_scaled_cosine_of_the_most_alike_vector():
@@ -111,16 +116,33 @@ def test_what_makes_no_gallery_is_refused(change, message):
         change(gallery())
 
 
-def test_a_photo_that_is_like_another_product_is_found():
+def test_vectors_are_float32_of_unit_length_whatever_they_are_made_of():
+    for dtype in (torch.float64, torch.bfloat16):
+        made = Gallery(torch.eye(3, dtype=dtype) * 7, torch.arange(3), "abc", scale=0.5)
+        torch.testing.assert_close(made.embeddings, torch.eye(3), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("at_once", [1, 256])
+def test_a_photo_that_is_like_another_product_is_found(monkeypatch, at_once):
+    monkeypatch.setattr("lca_fused.gallery._AT_ONCE", at_once)
     axes = torch.eye(D)
     near = axes[0] + 0.1 * axes[1]  # cosine 0.995
     three = Gallery(axes[:3], torch.arange(3), ["a", "b", "c"])
     assert lookalikes(three, axes[:3], ["a", "b", "c"]) == []
     more = three.with_products({"d": Enrolled(torch.stack([near, axes[5]]))})
-    (found,) = lookalikes(more, torch.stack([axes[2], near]), ["c", "d"])
-    assert (found.photo, found.other) == (1, "a")
+    first, found = lookalikes(more, torch.stack([near, axes[2], near]), ["d", "c", "d"])
+    assert first == replace(found, photo=0)
+    assert (found.photo, found.other) == (2, "a")
     assert found.cosine == pytest.approx(0.995, abs=1e-3)
     assert found.own == pytest.approx(0, abs=1e-6), "d's other vector, not the photo itself"
+
+
+def test_a_photo_is_like_another_product_where_that_is_more_than_half_as_likely():
+    two = Gallery(torch.eye(2), torch.arange(2), ["a", "b"])
+    photos = torch.tensor([[1.03, 1.0], [1.035, 1.0]])
+    share = two(photos).softmax(1)
+    assert (share[:, 1] > share[:, 0] / 2).tolist() == [True, False]
+    assert [found.photo for found in lookalikes(two, photos, ["a", "a"])] == [0]
 
 
 def enrolled(method: str = "lca"):
@@ -240,5 +262,7 @@ def test_other_vectors_that_are_loaded_are_counted_anew():
         {"embeddings": torch.eye(3)[[2, 0, 1]], "products": torch.tensor([2, 0, 1])}
     )
     torch.testing.assert_close(one_each(x), before)
+    with pytest.raises(GalleryError, match="not of unit length"):
+        one_each.load_state_dict({"embeddings": 2 * torch.eye(3), "products": torch.arange(3)})
     with pytest.raises(GalleryError, match="numbered from 0"):
         one_each.load_state_dict({"embeddings": torch.eye(3), "products": torch.tensor([0, 0, 1])})

@@ -45,6 +45,7 @@ def test_regional_maxima_are_those_of_every_region():
 def test_regional_maxima_of_small_maps_have_the_length_asked_for(size):
     pooled = RMAC(6, scale=4.0)(torch.randn(2, 6, *size))
     torch.testing.assert_close(pooled.norm(dim=1), torch.full((2,), 4.0))
+    assert repr(RMAC(6, scale=4.0)) == "RMAC(scale=4)"
 
 
 @pytest.mark.parametrize("name", HEADS)

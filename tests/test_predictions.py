@@ -77,7 +77,10 @@ def test_top_k_is_no_more_than_the_classes(classifier, photo):
 
 def test_grey_photos_and_transparency_are_read_as_files_are(classifier, photo):
     grey = photo.convert("L")
-    assert classifier.predict(np.array(grey)) == classifier.predict(grey)
+    array = np.array(grey)
+    tensor = torch.from_numpy(array)[None]
+    for kind in (array, array[..., None], tensor, tensor / 255):
+        assert classifier.predict(kind) == classifier.predict(grey)
     clear = photo.convert("RGBA")
     clear.putalpha(0)
     white = Image.new("RGB", photo.size, "white")

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from lca_fused import LCA, attach_head, attach_lca, load_classifier
 from lca_fused.backbones import find_backbone
+from lca_fused.gallery import Gallery
 from lca_fused.heads import HEADS
 from lca_fused.preprocessing import Preprocessing
 from lca_fused.pretrained import PretrainedError
@@ -137,9 +138,9 @@ def test_loading_a_folder_needs_no_network(folder, monkeypatch):
     load_classifier(folder)
 
 
-def test_loading_leaves_the_callers_random_numbers_alone(folder):
+def test_loading_and_storing_leave_the_callers_random_numbers_alone(folder):
     state = torch.get_rng_state()
-    load_classifier(folder)
+    load_classifier(folder).save_pretrained(folder)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -241,8 +242,9 @@ def test_tensors_that_do_not_fit_are_named(folder, change_state, message):
     refused_in_one_line(folder, message)
 
 
-def test_a_description_that_is_no_json_is_refused(folder):
-    (folder / "config.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_description_that_is_no_json_object_is_refused(folder, text):
+    (folder / "config.json").write_text(text)
     refused_in_one_line(folder, r"config.json cannot be used")
 
 
@@ -404,13 +406,29 @@ def test_a_classifier_goes_to_the_hub_and_back(hub):
     assert torch.equal(loaded(images), classifier(images))
 
 
+def test_a_gallery_goes_to_the_hub_and_back_with_its_vectors(hub):
+    classifier = described()
+    vectors = torch.randn(4, classifier.head_hidden_size)
+    classifier.set_gallery(Gallery(vectors, torch.tensor([0, 1, 1, 2]), CLASSES))
+    classifier.push_to_hub("owner/gallery", token="hf_stand_in")
+    loaded = load_classifier("hf-hub:owner/gallery").classifier
+    assert torch.equal(loaded.embeddings, classifier.classifier.embeddings)
+
+
 def test_a_repository_that_is_not_there_is_refused_in_one_line(hub):
     refused_in_one_line("hf-hub:owner/nothing", "hf-hub:owner/nothing cannot be fetched")
+    described().push_to_hub("owner/shelf", token="hf_stand_in")
+    refused_in_one_line("hf-hub:owner/shelf@v2", "hf-hub:owner/shelf@v2 cannot be fetched")
+    hub["owner/shelf"]["config.json"] = b"{"
+    refused_in_one_line("hf-hub:owner/shelf", r"^\S+config.json cannot be used")
 
 
 def test_a_hub_that_cannot_be_reached_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     refused_in_one_line("hf-hub:owner/shelf", "hf-hub:owner/shelf cannot be fetched")
+    with pytest.raises(PretrainedError, match="owner/shelf cannot be uploaded") as error:
+        described().push_to_hub("owner/shelf", token="hf_stand_in")
+    assert "\n" not in str(error.value)
 
 
 def test_a_part_that_is_compiled_is_stored_under_plain_names(tmp_path):

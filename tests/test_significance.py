@@ -86,6 +86,11 @@ def test_rows_without_a_discordant_photo_are_not_certainly_equal():
     assert gain.p_value == pytest.approx(1)
 
 
+def test_a_p_value_is_no_smaller_than_can_be_told():
+    first = np.zeros((2, 500), bool)
+    assert paired_difference(first, ~first).p_value == pytest.approx(1e-12)
+
+
 def test_seeds_that_agree_add_no_photos():
     """The same photos once a seed are no more photos: the interval stays that of one seed."""
     first, second = outcomes(80, 4, 12, 4)

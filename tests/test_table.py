@@ -11,6 +11,7 @@ from experiments.report.compare import main as compare
 from experiments.report.figures import draw_ladder, save_ladder
 from experiments.report.table import paper_table, read_table, to_json, to_markdown
 from experiments.results import NotRun, Result, Table
+from experiments.storage import CheckpointError
 from tests.stored_runs import entry, outcome
 
 ROWS = parse_rows(["sift", "gap", "lca"], "embedded")
@@ -137,6 +138,16 @@ def test_the_table_is_read_back_with_the_results_it_names():
     assert read.entries["lca", ONE_SHOT].results == (only,)
     assert read.entries["sift", "folder"].not_run.reason == "no photos were given; give some"
     assert to_json(read) == to_json(made)
+
+
+@pytest.mark.parametrize("photos", [19, 0])
+def test_a_result_without_a_label_for_every_photo_is_none(tmp_path, photos):
+    stored = run(0.5)
+    top5 = stored.top5 if photos else ()
+    path = tmp_path / "lca.json"
+    replace(stored, path=path, labels=stored.labels[:photos], top5=top5).save()
+    with pytest.raises(CheckpointError, match=f"{photos} labels, {len(top5)} predictions"):
+        Result.read(path)
 
 
 def stored_table(folder, made: Table):

@@ -128,6 +128,15 @@ def test_numbers_of_numpy_are_numbers():
     assert repr(loss) == repr(MaxEntropyLoss(0.5, 0.25, label_smoothing=0.125))
 
 
+def test_a_tensor_as_gamma_stays_one_and_learns():
+    gamma = torch.tensor(0.5, requires_grad=True)
+    loss = MaxEntropyLoss(gamma, 0.25)(LOGITS, INDICES)
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), MaxEntropyLoss(0.5, 0.25)(LOGITS, INDICES))
+    entropy = torch.special.entr(LOGITS.softmax(1)).sum(1).mean()
+    torch.testing.assert_close(gamma.grad.double(), -0.25 * entropy)
+
+
 class NoFloat64(TorchDispatchMode):
     """Refuses float64, as Apple's GPUs do."""
 
