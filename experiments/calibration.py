@@ -34,12 +34,17 @@ class Bin:
 
 
 def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Return the temperature that makes the labels likeliest.
+    """Return the temperature that makes the labels likeliest; 1 where every label is the top class.
+
+    There the labels are the likelier the lower it is, without end: photos that are all recognised
+    say that probabilities are too low, not by how much.
 
     Args:
         logits: of n photos, (n, K), n at least 1.
         labels: classes of the photos, (n,).
     """
+    if (logits.argmax(axis=1) == labels).all():
+        return 1.0
 
     def loss(logarithm: float) -> float:
         return log_loss(logits / np.exp(logarithm), labels)

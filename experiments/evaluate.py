@@ -23,12 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import tyro
 from tqdm import tqdm
 
 if not __package__:  # run as a file, from whatever folder: the packages are beside its own
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from experiments.checksum import content_digests
 from experiments.command_lines import changed_options, command_line
 from experiments.console import set_up_console
 from experiments.data.product_folders import find_products
@@ -42,6 +44,7 @@ from experiments.deploy.labelled_photos import LabelledPhotos, look_at
 from experiments.outputs import make_folder
 from experiments.report.evaluation import Evaluation
 from experiments.report.evaluation_page import write_evaluation_page
+from experiments.results import trained_contents
 from experiments.storage import save_json
 from experiments.training.device import Compute, resolve_compute, share_cores
 from experiments.training.memory import NoRoomError
@@ -130,10 +133,17 @@ class Options:
 
 
 class Reader:
-    """Reads labelled photos for one classifier, and counts those it could not."""
+    """Reads labelled photos for one classifier, without those that it was trained on.
+
+    Attributes:
+        failed: number of photos that could not be read.
+        notes: sentences on what was left out.
+    """
 
     def __init__(self, classifier: Classifier, options: Options) -> None:
         self.failed = 0
+        self.notes: list[str] = []
+        self._trained = trained_contents(options.model) or set()
         self._compute = resolve_compute(options.device, "auto")
         self._classifier = classifier
         self._options = options
@@ -142,7 +152,8 @@ class Reader:
         """Return what the classifier says of the photos in a folder of folders.
 
         Raises:
-            ValueError: there are no such folders, or none is of a class.
+            ValueError: there are no such folders, none is of a class, or the classifier was trained
+                on all of the photos.
         """
         product_of = find_products(root)
         _check_names(set(product_of.values()), described(self._classifier).classes, root)
@@ -156,7 +167,7 @@ class Reader:
                     tqdm.write(f"{path}: {reason}", file=sys.stderr)
                 bar.update(photos)
 
-            return look_at(
+            photos = look_at(
                 self._classifier,
                 product_of,
                 self._compute,
@@ -165,6 +176,22 @@ class Reader:
                 workers=_workers(self._options, self._compute, preprocessing.image_size),
                 progress=progress,
             )
+        return self._not_trained_on(photos, root)
+
+    def _not_trained_on(self, photos: LabelledPhotos, root: Path) -> LabelledPhotos:
+        new = np.array([d not in self._trained for d in content_digests(photos.paths)], np.bool_)
+        if new.all():
+            return photos
+        if not new.any():
+            raise EvaluationError(
+                f"the classifier was trained on all {len(photos)} photos in {root}, of which it "
+                "knows the answers; give photos that it has not seen"
+            )
+        self.notes.append(
+            f"the classifier was trained on {len(photos) - new.sum()} of the {len(photos)} photos "
+            f"in {root}, which are left out"
+        )
+        return photos.of(new)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -194,12 +221,22 @@ def _evaluate(options: Options) -> int:
     photos = reader.read(_folders(options)[0])
     if options.stored:
         decision, tested, proven = stored, photos, True
-        notes = ["temperature and threshold are those that were stored"]
+        notes = [*reader.notes, "temperature and threshold are those that were stored"]
     else:
         validation, tested, note = _parts(reader, photos, options)
         decision, proof = decide(validation, options.score, options.precision)
-        notes = [note, *in_words(proof, len(validation)), *_of_draws(photos, options)]
+        notes = [
+            *reader.notes,
+            note,
+            *in_words(proof, len(validation)),
+            *_of_draws(photos, options),
+        ]
         proven = proof.holds
+        if validation.of(validation.known).right.all():
+            notes.append(
+                "all of these that are of known products are recognised, which tells of no "
+                "temperature: probabilities stay as they are"
+            )
     if not tested.known.any():
         raise EvaluationError("no photo of a known product is left to report on; add photos")
     evaluation = Evaluation(
@@ -232,6 +269,13 @@ def _parts(
         note = (
             f"temperature and threshold are of the {len(validation)} photos in {for_validation}, "
             f"what follows is of the {len(tested)} in {root}"
+        )
+    contents = set(content_digests(validation.paths))
+    copies = sum(content in contents for content in content_digests(tested.paths))
+    if copies:
+        note += (
+            f"; {copies} of them are among the validation photos too, byte for byte, so that it "
+            "looks better than it is"
         )
     if not validation.known.any():
         raise EvaluationError(

@@ -204,6 +204,18 @@ def model_folder(path: Path) -> Path:
     return path.with_suffix(".model")
 
 
+def trained_contents(model: str | Path) -> set[str] | None:
+    """Return the `content_digest` of each photo that a stored classifier was trained on.
+
+    None where no result is beside its folder, as finetune.py and run_all.py store it.
+    """
+    try:
+        result = Result.read(Path(model).absolute().with_suffix(".json"))
+    except (OSError, CheckpointError):
+        return None
+    return set(result.trained_contents)
+
+
 def _file(folder: Path, image: str) -> Path | None:
     """Return a photo; its name may have been composed or decomposed on the way to this system."""
     forms = (image, *(unicodedata.normalize(form, image) for form in ("NFC", "NFD")))

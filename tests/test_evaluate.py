@@ -14,6 +14,7 @@ import pytest
 from scipy.special import softmax
 
 from experiments.calibration import expected_calibration_error, fit_temperature, reliability
+from experiments.checksum import content_digests
 from experiments.deploy.deciding import in_words
 from experiments.deploy.halves import Half
 from experiments.deploy.halves import in_words as in_words_of_draws
@@ -25,6 +26,7 @@ from lca_fused.decision import Decision
 from lca_fused.pretrained import PretrainedError, save_decision
 from tests.products import COLOURS, write_photos
 from tests.stored_models import write_model
+from tests.stored_runs import result, settings
 
 FAST = ["--device", "cpu", "--workers", "0"]
 
@@ -102,6 +104,10 @@ def test_temperature_lowers_the_calibration_error_of_other_photos():
     assert after < before / 2
 
 
+def test_photos_that_are_all_recognised_tell_of_no_temperature():
+    assert fit_temperature(np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0, 1])) == 1
+
+
 def test_rejection_is_measured_from_the_ranks():
     known, unknown = np.arange(1, 22.0), np.array([0.0, 1.5, 2.5, 30.0])
     assert auroc(known, unknown) == pytest.approx((21 + 20 + 19 + 0) / 84)
@@ -170,6 +176,26 @@ def test_validation_photos_are_those_in_the_folder_of_that_name(model, photos, t
     shutil.copytree(photos / "test" / "lime", photos / "validation" / "lime")
     evaluate(model, photos, "--output", tmp_path / "out", status=1)
     assert f"of the 8 photos in {photos / 'validation'}" in caplog.text
+
+
+def test_photos_that_were_trained_on_or_set_the_threshold_are_told(model, photos, tmp_path, caplog):
+    caplog.set_level("INFO")
+    own = shutil.copytree(model, tmp_path / "own.model")
+    limes = sorted((photos / "test" / "lime").iterdir())
+    trained = {"trained_contents": content_digests(limes[:3])}
+    stored = result([0], [0], settings("lca")) | trained
+    own.with_suffix(".json").write_text(json.dumps(stored))
+    output = ("--output", tmp_path / "out")
+    evaluate(own, photos, *output, "--validation", photos / "test", status=1)
+    assert f"trained on 3 of the 32 photos in {photos / 'test'}, which are left out" in caplog.text
+    assert "of the 29 in" in caplog.text
+    assert "29 of them are among the validation photos too" in caplog.text
+    for path in limes[3:]:
+        path.unlink()
+    for name in ("apple", "plum", "cherry"):
+        shutil.rmtree(photos / "test" / name)
+    evaluate(own, photos, *output, status=2)
+    assert "was trained on all 3 photos" in caplog.text
 
 
 def test_what_cannot_be_done_is_one_sentence(model, photos, tmp_path, caplog):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from cleanlab.filter import find_label_issues
@@ -17,8 +16,7 @@ from experiments.checksum import content_digests
 from experiments.data.photo_check import Finding, Kind, PhotoCheck, Place, in_order
 from experiments.deploy.inference import MAX_MEGAPIXELS, MEGAPIXEL, PhotoReader
 from experiments.deploy.labelled_photos import LabelledPhotos, look_at
-from experiments.results import Result
-from experiments.storage import CheckpointError
+from experiments.results import trained_contents
 from experiments.training.device import Compute
 from lca_fused.classifier import Classifier
 from lca_fused.description import described
@@ -90,7 +88,7 @@ def _held_out(
     check: PhotoCheck, places: Sequence[Place], model: str
 ) -> tuple[list[Place], list[str]]:
     """Return the photos that a model was not trained on, and what to know of them."""
-    trained = _trained_contents(model)
+    trained = trained_contents(model)
     if trained is not None:
         digests = content_digests(place.path for place in places)
         held = [p for p, digest in zip(places, digests, strict=True) if digest not in trained]
@@ -108,14 +106,6 @@ def _held_out(
             "their labels, and wrong ones stay hidden"
         )
     return held, [f"Labels of {len(held)} of {len(places)} photos are judged by {model}; {how}."]
-
-
-def _trained_contents(model: str) -> set[str] | None:
-    try:
-        result = Result.read(Path(model).absolute().with_suffix(".json"))
-    except (OSError, CheckpointError):
-        return None
-    return set(result.trained_contents)
 
 
 def _doubtful(
