@@ -17,6 +17,7 @@ enrolled, 2 when the command line, the photos or the gallery cannot be used, 130
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -126,13 +127,23 @@ class Options:
             )
         if self.model is not None and self.backbone is not None:
             raise EnrollError("both --model and --backbone are given; leave one of them out")
-        if self.weights is not None and self.backbone is None:
-            raise EnrollError("--weights are those of a --backbone, which is not given; add it")
+        if self.backbone is None and (without := self._of_use_to_backbone):
+            raise EnrollError(
+                f"{without}: of use to a --backbone, which is not given; add it, or leave that out"
+            )
+        if self.scale is not None and not (math.isfinite(self.scale) and self.scale > 0):
+            raise EnrollError(f"--scale is {self.scale:g}; expected a number above 0")
         if self.batch_size < 1:
             raise EnrollError(f"--batch-size is {self.batch_size}; expected at least 1")
         if self.workers is not None and self.workers < 0:
             raise EnrollError(f"--workers is {self.workers}; expected 0 or more")
         check_megapixels(self.max_megapixels)
+
+    @property
+    def _of_use_to_backbone(self) -> str:
+        settings = ("weights", "head", "whiten", "out_features", "image_size")
+        changed = [name for name in settings if getattr(self, name) != getattr(Options, name)]
+        return ", ".join(f"--{name.replace('_', '-')}" for name in changed)
 
     @property
     def max_pixels(self) -> int:
@@ -321,13 +332,13 @@ def _embed(
     failed, start = 0, time.perf_counter()
     with tqdm(total=len(product_of), unit="img", desc="embedding") as bar:
         for photos, problems in embedder.batches(options.max_pixels, options.batch_size, workers):
-            for path, problem in problems.items():
-                tqdm.write(f"{path}: {problem}", file=sys.stderr)
-            failed += len(problems)
+            failed += _list_problems(problems)
             bar.update(photos)
     rate = len(product_of) / (time.perf_counter() - start)
+    packshots, problems = embedder.lay_on_grounds(options.cut_out, options.batch_size)
+    failed += _list_problems(problems)
     logger.info("%d photos, %d of them left out, %.1f img/s", len(product_of), failed, rate)
-    if packshots := embedder.lay_on_grounds(options.cut_out, options.batch_size):
+    if packshots:
         logger.info(
             "%d packshots are cut out and embedded on %d grounds each; --cut-out never takes them "
             "as they are",
@@ -335,6 +346,13 @@ def _embed(
             GROUNDS,
         )
     return embedder.products, failed
+
+
+def _list_problems(problems: Mapping[Path, str]) -> int:
+    """Log which photos could not be embedded; return how many."""
+    for path, problem in problems.items():
+        tqdm.write(f"{path}: {problem}", file=sys.stderr)
+    return len(problems)
 
 
 def _warn(gallery: Gallery, products: Mapping[str, Embedded]) -> None:

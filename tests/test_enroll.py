@@ -172,12 +172,15 @@ def test_a_photo_that_cannot_be_read_is_named_and_the_others_are_enrolled(
     more = only(photos, NAMES[0], tmp_path / "more")
     shutil.copytree(more / NAMES[0], more / "milk")
     (more / "milk" / "broken.jpg").write_bytes(b"<html>404</html>")
+    shutil.copy(more / "milk" / "0.png", more / "milk" / "masked.png")
+    Image.new("L", (9, 9), 255).save(more / "milk" / "masked.mask.png")
     (more / "juice").mkdir()
     (more / "juice" / "empty.jpg").touch()
     enroll(gallery, more, status=1)
     error = capsys.readouterr().err
     assert "broken.jpg: not an image" in error
     assert "empty.jpg: zero bytes" in error
+    assert "masked.png: the mask" in error
     assert listed(gallery, capsys) == {**dict.fromkeys(NAMES, 2), "milk": 2}
 
 
@@ -227,6 +230,8 @@ def test_what_cannot_be_done_is_one_sentence_and_changes_nothing(
         (["PHOTOS", "--list"], "either PHOTOS"),
         (["PHOTOS", "--model", "a", "--backbone", "b"], "leave one of them"),
         (["PHOTOS", "--weights", "a"], "which is not given"),
+        (["PHOTOS", "--model", "a", "--head", "gap", "--image-size", "9"], "--head, --image-size:"),
+        (["PHOTOS", "--model", "a", "--scale", "0"], "--scale is 0; expected"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, message, capsys):

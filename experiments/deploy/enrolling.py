@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from experiments.data.cut_out import CutOut, cut_out_samples
 from experiments.data.dataset import Sample
+from experiments.data.images import check_images
 from experiments.data.torch_dataset import PhotoDataset
 from experiments.deploy.gallery_folder import save_photo, sweep
 from experiments.deploy.inference import Batch, PhotoReader
@@ -39,6 +40,11 @@ class Embedded:
     paths: list[Path] = field(default_factory=list)
     vectors: list[Tensor] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)
+
+    def of(self, photos: Sequence[int]) -> Embedded:
+        """Return some of the photos, by their numbers."""
+        every = self.paths, self.vectors, self.copies
+        return Embedded(*([of_each[number] for number in photos] for of_each in every))
 
     def enrolled(self, *, mean: bool) -> Enrolled:
         """Return what the gallery is to know: every photo's vector, or their mean.
@@ -89,10 +95,14 @@ class Embedder:
         for batch in reader.batches(batch_size, workers):
             yield len(batch.paths), {**batch.unreadable, **self._add(batch)}
 
-    def lay_on_grounds(self, how: CutOut, batch_size: int) -> int:
-        """Embed packshots anew, cut out on fresh grounds, `GROUNDS` of them each; return how many.
+    def lay_on_grounds(self, how: CutOut, batch_size: int) -> tuple[int, dict[Path, str]]:
+        """Embed packshots anew, cut out on fresh grounds, `GROUNDS` of them each.
 
-        On white they would be more like each other than like photos from a store.
+        On white they would be more like each other than like photos from a store. Those that cannot
+        be cut out, as their mask is not of their size, are taken out of `products`.
+
+        Returns:
+            How many were embedded anew, and the photos that were taken out and why.
 
         Raises:
             DataError: nothing is left of photos that are always to be cut out.
@@ -100,8 +110,11 @@ class Embedder:
         paths = [path for embedded in self.products.values() for path in embedded.paths]
         samples = cut_out_samples([Sample(path, label) for label, path in enumerate(paths)], how)
         packshots = [sample for sample in samples if sample.mask is not None]
+        packshots, bad = check_images(packshots, skip=True)
+        problems = {photo.path: photo.reason for photo in bad}
+        self._take_out(problems)
         if not packshots:
-            return 0
+            return 0, problems
         photos = PhotoDataset(
             packshots,
             self._preprocessing.transform(),
@@ -118,7 +131,15 @@ class Embedder:
                 F.normalize(sums[path], dim=0) if path in sums else vector
                 for path, vector in zip(embedded.paths, embedded.vectors, strict=True)
             ]
-        return len(packshots)
+        return len(packshots), problems
+
+    def _take_out(self, photos: Collection[Path]) -> None:
+        for name, embedded in list(self.products.items()):
+            left = [number for number, path in enumerate(embedded.paths) if path not in photos]
+            if left:
+                self.products[name] = embedded.of(left)
+            else:
+                del self.products[name]
 
     def _add(self, batch: Batch) -> dict[Path, str]:
         paths = batch.readable

@@ -180,13 +180,14 @@ class ServedModel:
         problems: dict[Path, str] = {}
         for _, left_out in embedder.batches(self.max_pixels, _AT_ONCE, 0):
             problems |= left_out
+        _, left_out = embedder.lay_on_grounds("auto", _AT_ONCE)
+        problems |= left_out
         said = [
             f"{path.name} is left out: {_without_path(problem, path)}."
             for path, problem in problems.items()
         ]
         if not embedder.products:
             raise RefusedError(" ".join(["Nothing was enrolled.", *said]))
-        embedder.lay_on_grounds("auto", _AT_ONCE)
         gallery = add_to_gallery(classifier, folder, embedder.products, mean=False)
         said += [
             f"{path.name} is nearly as like {found.other} (cosine {found.cosine:.3f}) as like "
