@@ -95,8 +95,9 @@ def read_photo(folder: Path, name: str) -> Tensor:
 
 def sweep(folder: Path, gallery: Gallery) -> None:
     """Remove the photos that no vector is of any more, and what killed processes left half done."""
+    kept = set(gallery.photos)
     for path in (folder / PHOTOS).glob("*.jpg"):
-        if path.name not in gallery.photos:
+        if path.name not in kept:
             path.unlink(missing_ok=True)
     for path in (*folder.glob(".*.tmp"), *(folder / PHOTOS).glob(".*.tmp")):
         if _PARTIAL.fullmatch(path.name):
