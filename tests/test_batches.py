@@ -1,10 +1,14 @@
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
-from experiments.training.batches import cut
+from experiments.data.dataset import Sample
+from experiments.training.batches import Batches, cut
+from experiments.training.feature_maps import MapDataset
 from experiments.training.order import balanced, epoch_generator, most_draws, shuffled
+from experiments.training.recipe import Recipe
 
 
 @pytest.mark.parametrize("count", [1, 5, 24, 25, 31])
@@ -66,6 +70,23 @@ def test_no_photo_is_drawn_more_often_than_foretold(count):
     for seed in range(5):
         items = balanced(LABELS, count, epoch_generator(seed, 0))
         assert max(items) // len(LABELS) < most
+
+
+@pytest.mark.parametrize("views", [2, 4])
+def test_where_classes_are_balanced_photos_of_large_ones_take_all_their_views_too(views):
+    samples = tuple(Sample("x", label) for label in [0] * 4 + [1] * 8 + [2] * 9)  # 7 of each
+    shown = np.arange(views, dtype=np.float16)[:, None, None, None, None]
+    maps = MapDataset(samples, np.repeat(shown, len(samples), axis=1))
+    batches = Batches(maps, Recipe(balanced=True), 0)
+    drawn = Counter(
+        (label, view)
+        for epoch in range(12)
+        for _, images, labels in batches.epoch(epoch)
+        for label, view in zip(labels.tolist(), images.flatten().tolist(), strict=True)
+    )
+    for label in range(3):
+        of_views = [drawn[label, view] for view in range(views)]
+        assert max(of_views) < 1.6 * min(of_views), label
 
 
 def test_order_is_random():

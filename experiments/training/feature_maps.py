@@ -50,6 +50,9 @@ class MapDataset(Dataset[tuple[Tensor, int]]):
         self.samples = samples
         self.maps = maps
         self.repeats = repeats
+        # Not `repeats`, which grow where classes are balanced: photos of large classes are drawn no
+        # more often for that, and would see every so many views only, or one.
+        self._views_per_epoch = repeats
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -58,7 +61,7 @@ class MapDataset(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return a map, (C, H, W) float32, and the label of its photo."""
         draw, photo = divmod(index, len(self.samples))
-        view = (self.epoch * self.repeats + draw) % len(self.maps)
+        view = (self.epoch * self._views_per_epoch + draw) % len(self.maps)
         of_photo = torch.from_numpy(self.maps[view, photo].astype(np.float32))
         return of_photo, self.samples[photo].label
 
