@@ -130,6 +130,15 @@ def test_copies_compute_the_same_and_share_nothing(clone):
     assert torch.equal(copied(x), expected)
 
 
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+@pytest.mark.parametrize(("n", "features"), [(1, 5), (2, 5), (2, 16)])
+def test_what_follows_the_layer_may_change_its_output_in_place(n, features, backend):
+    layer, x = LCA(3, features, backend=backend), torch.randn(n, 3, 4, 5)
+    (expected,) = torch.autograd.grad(2 * layer(x).sum(), layer.weight)
+    (gradient,) = torch.autograd.grad(layer(x).mul_(2).sum(), layer.weight)
+    assert torch.equal(gradient, expected)
+
+
 def test_the_backend_is_handed_on(monkeypatch):
     seen = []
 
@@ -152,6 +161,7 @@ def test_the_backend_is_handed_on(monkeypatch):
         ({"in_features": 3, "kernel_sizes": [(2, 2), (2, 2)]}, ValueError, "more than once"),
         ({"in_features": 3, "kernel_sizes": [(0, 2)]}, ValueError, "each side must be at least 1"),
         ({"in_features": 3, "kernel_sizes": [2]}, TypeError, "expected pairs of integers"),
+        ({"in_features": 3, "kernel_sizes": 2}, TypeError, "kernel_sizes is 2; expected pairs"),
     ],
 )
 def test_arguments_that_make_no_layer_are_refused(arguments, error, message):

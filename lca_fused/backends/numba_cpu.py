@@ -161,7 +161,9 @@ def _run(
     work = rectangles * blocks * lanes
     threads = min(torch.get_num_threads(), max(1, work // _RECTANGLES_PER_THREAD))
     _share(pool_ranges, blocks, threads)
-    return means[:, :d].to(projection.dtype).contiguous()
+    if means.shape[1] != d:  # a copy even of one image: autograd lets no view be changed in place
+        means = means[:, :d].clone(memory_format=torch.contiguous_format)
+    return means.to(projection.dtype)
 
 
 def _share(pool_ranges: PoolRanges, blocks: int, threads: int) -> None:
