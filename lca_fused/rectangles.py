@@ -8,6 +8,8 @@ from lca_fused.integers import as_integer
 
 KernelSizes = tuple[tuple[int, int], ...]
 
+_PAIRS = "expected pairs of integers (kh, kw), e.g. [(1, 2), (2, 1), (2, 2)]"
+
 
 def resolve_kernel_sizes(
     height: int, width: int, kernel_sizes: Iterable[tuple[int, int]] | None = None
@@ -54,6 +56,8 @@ def check_kernel_sizes(height: int, width: int, kernel_sizes: KernelSizes | None
 
 def normalize_kernel_sizes(kernel_sizes: Iterable[tuple[int, int]]) -> KernelSizes:
     """Return `kernel_sizes` as a sorted tuple of (kh, kw); raises as `resolve_kernel_sizes`."""
+    if not isinstance(kernel_sizes, Iterable):
+        raise TypeError(f"kernel_sizes is {kernel_sizes!r}; {_PAIRS}")
     pairs = [_check_pair(pair) for pair in kernel_sizes]
     if not pairs:
         raise ValueError(
@@ -76,10 +80,7 @@ def num_rectangles(height: int, width: int, kernel_sizes: KernelSizes) -> int:
 def _check_pair(pair: object) -> tuple[int, int]:
     sides = [as_integer(side) for side in pair] if isinstance(pair, Iterable) else []
     if len(sides) != 2 or sides[0] is None or sides[1] is None:
-        raise TypeError(
-            f"kernel_sizes holds {pair!r}; expected pairs of integers (kh, kw), "
-            "e.g. [(1, 2), (2, 1), (2, 2)]"
-        )
+        raise TypeError(f"kernel_sizes holds {pair!r}; {_PAIRS}")
     if sides[0] < 1 or sides[1] < 1:
         raise ValueError(f"kernel_sizes holds {pair}; each side must be at least 1")
     return sides[0], sides[1]

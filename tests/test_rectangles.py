@@ -92,5 +92,5 @@ def test_kernel_sizes_that_cannot_be_meant_are_refused(kernel_sizes, error, mess
 
 
 def test_kernel_sizes_that_are_no_iterable_are_refused():
-    with pytest.raises(TypeError, match="not iterable"):
+    with pytest.raises(TypeError, match="kernel_sizes is 3; expected pairs of integers"):
         normalize_kernel_sizes(3)
