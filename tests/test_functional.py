@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -162,6 +164,15 @@ def test_forward_mode_keeps_the_tangent(trainable):
     )
     assert found is not None
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_gradients_asked_for_all_at_once_are_those_one_by_one(backend):
+    inputs = tuple(random_inputs((2, 3, 4, 5), 6).values())
+    function = partial(local_concepts_accumulation, backend=backend)
+    actual = torch.autograd.functional.jacobian(function, inputs, vectorize=True)
+    expected = torch.autograd.functional.jacobian(lca_reference, inputs)
+    torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("backend", ["auto", "eager"])

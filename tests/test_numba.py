@@ -309,6 +309,24 @@ def test_a_tangent_is_refused_rather_than_lost():
             local_concepts_accumulation(dual, weight, backend="numba")
 
 
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda function, x: torch.vmap(function)(x),
+        lambda function, x: torch.func.jacrev(function)(x[0]),
+        lambda function, x: torch.func.functionalize(function)(x[0]),
+    ],
+    ids=["vmap", "jacrev", "functionalize"],
+)
+def test_torch_func_is_refused_rather_than_misled(transform):
+    weight = torch.randn(4, 2, requires_grad=True)
+    with pytest.raises(ValueError, match=r'torch\.func transforms .* use backend="auto"'):
+        transform(
+            lambda x: local_concepts_accumulation(x, weight, backend="numba"),
+            torch.randn(3, 1, 2, 3, 3),
+        )
+
+
 def test_numba_that_may_not_compile_cannot_serve(monkeypatch):
     monkeypatch.setattr("numba.config.DISABLE_JIT", True)
     numba_cpu._import_failure.cache_clear()

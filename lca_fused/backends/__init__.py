@@ -63,7 +63,11 @@ def choose(backend: str, x: Tensor) -> str:
 
 def _unseen() -> str | None:
     tracer = recorder()
-    return None if tracer is None else f"{tracer} records torch operators and sees no kernels"
+    if tracer is not None:
+        return f"{tracer} records torch operators and sees no kernels"
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        return "torch.func transforms torch operators and sees no kernels"
+    return None
 
 
 def _choose(x: Tensor) -> str:
