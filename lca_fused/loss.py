@@ -48,8 +48,8 @@ class MaxEntropyLoss(nn.Module):
     Raises:
         ValueError: an argument out of its range, shapes that do not fit, or (on the CPU) a class
             index outside 0..K-1.
-        TypeError: targets that are neither integers nor floating point, or an argument that is no
-            number.
+        TypeError: input or target is no tensor, targets are neither integers nor floating point,
+            or an argument is no number.
     """
 
     class_weights: Tensor | None
@@ -154,7 +154,8 @@ def _nll(log_p: Tensor, target: Tensor, label_smoothing: float) -> tuple[Tensor,
 def _target_weights(target: Tensor, class_weights: Tensor) -> Tensor:
     """Return the class weight of each target, (N,); of probabilities the mean."""
     if target.is_floating_point():
-        return target.to(class_weights.dtype) @ class_weights
+        # No matrix product, which autocast would round to 16 bits.
+        return (target.to(class_weights.dtype) * class_weights).sum(dim=1)
     return class_weights[target.long()]
 
 
@@ -186,6 +187,9 @@ def _checked_class_weights(class_weights: Tensor | None) -> Tensor | None:
 
 def _check(logits: Tensor, target: Tensor, class_weights: Tensor | None) -> None:
     """Refuse what is neither class indices nor probabilities for these logits."""
+    for name, given in (("input", logits), ("target", target)):
+        if not isinstance(given, Tensor):
+            raise TypeError(f"{name} is a {type(given).__name__}; expected a torch.Tensor")
     if logits.dim() != 2 or not logits.is_floating_point():
         raise ValueError(
             f"input has shape {tuple(logits.shape)} and dtype {logits.dtype}; "
@@ -217,11 +221,13 @@ def _check_indices(logits: Tensor, target: Tensor) -> None:
             f"or ({n}, {classes}) probabilities"
         )
     # Elsewhere gather and scatter_ stop at an index out of range without waiting for the device.
-    if _holds_numbers(target) and n and (target.min() < 0 or target.max() >= classes):
-        raise ValueError(
-            f"target holds class indices {int(target.min())}..{int(target.max())}; expected "
-            f"0..{classes - 1} for {classes} logits (no index is ever ignored: drop such samples)"
-        )
+    if _holds_numbers(target) and n:
+        least, most = (int(index) for index in target.long().aminmax())  # uint16 has no minimum
+        if least < 0 or most >= classes:
+            raise ValueError(
+                f"target holds class indices {least}..{most}; expected 0..{classes - 1} for "
+                f"{classes} logits (no index is ever ignored: drop such samples)"
+            )
 
 
 def _holds_numbers(target: Tensor) -> bool:

@@ -221,10 +221,13 @@ def test_16_bit_logits_are_computed_in_float32(dtype, target):
     assert torch.equal(actual, MaxEntropyLoss()(logits(dtype).float(), target))
 
 
-def test_autocast_changes_nothing():
-    expected = MaxEntropyLoss()(logits(torch.float32), INDICES)
+@pytest.mark.parametrize("class_weights", [None, torch.tensor([1.001, 2.003, 0.507, 3.001])])
+@pytest.mark.parametrize("target", [INDICES, probabilities()], ids=["indices", "probabilities"])
+def test_autocast_changes_nothing(target, class_weights):
+    loss = MaxEntropyLoss(class_weights=class_weights)
+    expected = loss(logits(torch.float32), target)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(MaxEntropyLoss()(logits(torch.float32), INDICES), expected)
+        assert torch.equal(loss(logits(torch.float32), target), expected)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -249,7 +252,7 @@ def test_an_empty_batch_sums_to_0_and_has_no_mean_as_in_cross_entropy():
     assert MaxEntropyLoss()(z, target).isnan()
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8, torch.uint16])
 def test_class_indices_may_be_of_any_integer_kind(dtype):
     assert torch.equal(
         MaxEntropyLoss()(logits(), INDICES.to(dtype)), MaxEntropyLoss()(logits(), INDICES)
@@ -275,6 +278,8 @@ def test_class_indices_out_of_range_are_refused_and_none_is_ignored(index):
         (logits(), INDICES.double(), ValueError, r"shape \(6,\); probabilities must have"),
         (logits(), INDICES.bool(), TypeError, r"target has dtype torch\.bool; expected int64"),
         (logits(), probabilities().cfloat(), TypeError, r"dtype torch\.complex64; expected int64"),
+        (logits(), INDICES.tolist(), TypeError, r"target is a list; expected a torch\.Tensor"),
+        (logits().numpy(), INDICES, TypeError, r"input is a ndarray; expected a torch\.Tensor"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(z, target, error, message):
