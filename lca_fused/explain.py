@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from lca_fused.backends.eager import rectangle_pooling
 from lca_fused.backends.projection import project
 from lca_fused.concepts import RectangleContributions, contributions_of
+from lca_fused.evaluation import evaluation_mode
 from lca_fused.integers import as_integer
 from lca_fused.layer import LCA
 from lca_fused.observation import Observation, observe
@@ -136,7 +137,8 @@ def explain(
 
     LCA and the classifier are computed once more in `dtype` from the model's own feature map, with
     torch operators whatever the layer's backend, and the sums agree with `logits` to the rounding
-    of `dtype`, given torch's default precision of float32 matrix products.
+    of `dtype` (of a gallery, whose cosines are float32, to that of float32), given torch's default
+    precision of float32 matrix products.
 
     Args:
         model: the classifier; compiled and data-parallel ones are explained by what they wrap.
@@ -162,7 +164,8 @@ def explain(
         raise ValueError(f"dtype is {dtype}; expected torch.float32 or torch.float64")
     with torch.inference_mode(mode=False), torch.no_grad():
         seen = observe(model, images, lca, classifier)
-        with torch.autocast(images.device.type, enabled=False):
+        # Parameters that are computed (spectral_norm) change when they are read in training mode.
+        with torch.autocast(images.device.type, enabled=False), evaluation_mode(model):
             return _explanation(seen, target, (images.shape[2], images.shape[3]), dtype)
 
 

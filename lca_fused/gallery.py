@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lca_fused.backends.tracing import autocast_dtype
 from lca_fused.gallery_index import candidates
 
 SCALE = 30.0
@@ -113,7 +114,7 @@ class Gallery(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, K) of what a head returns, (N, D)."""
-        if torch.is_autocast_enabled(x.device.type):
+        if autocast_dtype(x) is not None:
             # Cosines of similar products differ in digits that 16 bits do not hold.
             with torch.autocast(x.device.type, enabled=False):
                 return self._logits(x)

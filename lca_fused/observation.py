@@ -90,7 +90,7 @@ def _run(model: nn.Module, images: Tensor, layer: LCA) -> tuple[Any, list[_Call]
     def note(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> None:
         if threading.get_ident() == thread and (module is layer or calls):
             kwargs, out = rest
-            calls.append(_Call(module, (*args, *kwargs.values())[0], out))
+            calls.append(_Call(module, _kept((*args, *kwargs.values())[0]), _kept(out)))
 
     with ExitStack() as stack:
         stack.enter_context(evaluation_mode(model))
@@ -101,6 +101,11 @@ def _run(model: nn.Module, images: Tensor, layer: LCA) -> tuple[Any, list[_Call]
                 stack.enter_context(module.register_forward_hook(note, with_kwargs=True))
         output = model(images)
     return output, calls
+
+
+def _kept(value: Any) -> Any:
+    """Return a tensor as it is now: the model may go on and change it in place."""
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _split(calls: list[_Call], layer: LCA) -> tuple[_Call, list[_Call]]:

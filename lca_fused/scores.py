@@ -78,7 +78,8 @@ class _Cosines:
 
     def towards(self, classes: Tensor) -> tuple[Tensor, Tensor]:
         nearest = self.gallery.embeddings[self.gallery.nearest(self.pooled, classes)]
-        lengths = self.pooled.norm(dim=1, keepdim=True)
+        # As F.normalize has it: an embedding that is 0 has no direction, and all its cosines are 0.
+        lengths = self.pooled.norm(dim=1, keepdim=True).clamp(min=1e-12)
         none = self.pooled.new_zeros(len(classes))
         return self.gallery.scale * nearest.to(self.pooled.dtype) / lengths, none
 

@@ -238,6 +238,24 @@ def test_explains_the_classifier_that_is_named_in_a_model_that_returns_something
         assert torch.equal(actual.positions, expected.positions)
 
 
+def test_explains_the_map_and_the_logits_as_they_were_before_the_model_changed_them():
+    inner, x = head(), images()
+
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x + 0
+            logits = self.inner(x)
+            return logits.mul_(2) + x.relu_().mean((1, 2, 3))[:, None]
+
+    actual = explain(Branching(), x, 1, classifier=inner[2], dtype=torch.float64)
+    expected = explain(inner, x, 1, dtype=torch.float64)
+    assert torch.equal(actual.positions, expected.positions)
+
+
 def test_explains_the_layer_that_is_named_where_there_are_two():
     class TwoHeads(nn.Module):
         def __init__(self) -> None:
@@ -331,6 +349,17 @@ def test_the_model_is_left_as_it_was():
     assert not model[2]._forward_hooks
     torch.testing.assert_close(dict(model.state_dict()), state, rtol=0, atol=0)
     assert not explanation.positions.requires_grad
+
+
+def test_parameters_that_are_computed_are_those_of_the_run_and_left_as_they_were():
+    model, x = head().train(), images()
+    for layer in (model[0], model[2]):
+        torch.nn.utils.parametrizations.spectral_norm(layer)  # changes when read in training
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    logits = explain(model, x, dtype=torch.float64).logits
+    torch.testing.assert_close(dict(model.state_dict()), state, rtol=0, atol=0)
+    assert model[0].training
+    torch.testing.assert_close(logits, model.eval()(x).detach())
 
 
 def test_the_model_is_left_as_it_was_by_a_run_that_fails():

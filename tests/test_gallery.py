@@ -235,6 +235,20 @@ def test_an_explanation_adds_up_to_the_cosine(dtype):
         torch.testing.assert_close(total.float(), scaled[index])
 
 
+def test_an_embedding_of_zeros_is_explained_by_nothing():
+    classifier, _ = enrolled()
+    with torch.no_grad():
+        classifier.pool.bias.fill_(-1e3)  # closes every rectangle
+    explanation = explain(classifier, torch.randn(2, 3, SIDE, SIDE), 0)
+    assert (explanation.logits == 0).all()
+    assert (explanation.positions == 0).all()
+    assert (explanation.rectangles(1).contribution == 0).all()
+
+
+def test_a_gallery_without_data_gives_its_shape():
+    assert gallery().to("meta")(torch.randn(2, D, device="meta")).shape == (2, 3)
+
+
 def test_faiss_finds_what_an_exact_search_finds(monkeypatch):
     pytest.importorskip("faiss")
     middles = F.normalize(torch.randn(300, 32), dim=1)
