@@ -52,6 +52,8 @@ class Proof:
         errors: number of them that were wrong.
         best: the highest precision that the places the sequence starts at prove, all together at
             the same confidence; None where there are too few photos to start.
+        share: of the probability to err, that each of these places has: the more photos to choose
+            from, the more places, and the more of the surest have to be right.
     """
 
     precision: float
@@ -59,6 +61,7 @@ class Proof:
     photos: int
     errors: int
     best: Bound | None
+    share: float
 
     @property
     def holds(self) -> bool:
@@ -107,6 +110,7 @@ def prove(scores: NDArray[np.float64], right: NDArray[np.bool_], precision: floa
             key=lambda bound: bound.precision,
             default=None,
         ),
+        share=share,
     )
 
 

@@ -11,7 +11,8 @@ Two things make an accuracy uncertain: the test photos are a sample, and so is t
 The discordant photos of several seeds must not be thrown together for one McNemar test: every
 photo would count once per seed as if it were another photo, and p would come out too small. Neither
 may the p-values of the seeds be combined as if they were independent, as their photos are the same.
-No p-value here is corrected for how many were looked at.
+No p-value here is corrected for how many were looked at. Photos count as independent: all of it is
+of more photos of these products. Of other products it says less, as photos of one are alike.
 """
 
 from __future__ import annotations

@@ -78,6 +78,10 @@ def test_too_few_photos_are_said_to_be_too_few():
     assert "100 without an error prove 97 %" in line
     (line,) = in_words(prove(np.linspace(1, 0, 298), np.ones(298, bool), 0.99), 298)
     assert "298 without an error prove 98.9 %" in line  # 98.9998, which is not what was asked for
+    nearly = prove(np.linspace(1, 0, 118), np.arange(118) < 71, 0.95)
+    (line,) = in_words(nearly, 118)
+    assert "it takes 72 accepted without an error" in line  # and not 59: it may choose of more
+    assert prove(np.linspace(1, 0, 118), np.arange(118) < 72, 0.95).holds
     many = prove(np.linspace(1, 0, 300), np.arange(300) % 10 > 0, 0.99)
     (line,) = in_words(many, 300)
     assert "of the 299 surest of 300 validation photos 30 are wrong, which proves 86.6 %" in line

@@ -45,8 +45,8 @@ def in_words(proof: Proof, photos: int) -> list[str]:
             f"precision of {asked} proven with {100 * CONFIDENCE:g} % confidence for {above}: "
             f"{proof.errors} of {proof.photos} validation photos accepted there are wrong"
         ]
-    fewest = fewest_photos(proof.precision)
-    needed = f"{fewest} accepted without an error, {fewest_photos(proof.precision, 1)} with one"
+    fewest, with_one = (fewest_photos(proof.precision, wrong, proof.share) for wrong in (0, 1))
+    needed = f"{fewest} accepted without an error, {with_one} with one"
     if proof.best is None:
         most = (1 - CONFIDENCE) ** (1 / photos) if photos else 0.0
         return [
