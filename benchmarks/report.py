@@ -112,8 +112,7 @@ def _summary_table(rows: Sequence[Row]) -> list[str]:
         return " / ".join(NOT_MEASURED if row is None else _median(row) for row in measured)
 
     lines = [[PEERS[peer].title, *(cell(peer, shape) for shape in shapes)] for peer in _SUMMARY]
-    headers = ["", *(_short(shape) for shape in shapes)]
-    table = tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
+    table = _grid(lines, shapes)
     return ["Replays of CUDA graphs:", table] if modes == _GRAPHS else [table]
 
 
@@ -159,8 +158,16 @@ def _table(
         for peer in PEERS
         if device in PEERS[peer].devices
     ]
+    return _grid(lines, shapes)
+
+
+def _grid(lines: Sequence[Sequence[str]], shapes: Sequence[Shape]) -> str:
+    """Return lines as a table; those without any measurement are named below it."""
+    measured = [line for line in lines if set(line[1:]) != {NOT_MEASURED}]
     headers = ["", *(_short(shape) for shape in shapes)]
-    return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
+    table = tabulate(measured, headers=headers, tablefmt="github", disable_numparse=True)
+    missing = "; ".join(line[0] for line in lines if line not in measured)
+    return f"{table}\n\nNot measured: {missing}." if missing else table
 
 
 def _short(shape: Shape) -> str:
