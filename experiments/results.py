@@ -265,14 +265,17 @@ class Entry:
     def half_width(self) -> float | None:
         """Half the 95 % interval of the mean (Student's t over seeds), per cent points.
 
-        None for fewer than two results.
+        None for fewer than two results, and where the seed decided nothing (a gallery of photos as
+        they are): results that name the same products are one.
         """
+        if len({tuple(result.predicted) for result in self.results}) < 2:
+            return None
         half = student_half_width(self.accuracies)
         return None if half is None else 100 * half
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval in per cent: Student's over seeds, or of one Wilson's over photos.
+        """The 95 % interval in per cent: Student's over seeds, or Wilson's over one's photos.
 
         Student's is cut off at 0 and 100.
         """

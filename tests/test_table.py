@@ -71,6 +71,8 @@ def test_one_seed_has_the_interval_of_its_photos():
     assert low == pytest.approx(29.9, abs=0.05)  # Wilson's for 10 of 20
     assert high == pytest.approx(70.1, abs=0.05)
     assert str(one) == "50.0 (29.9 to 70.1, n=1)"
+    same = entry(run(0.5), run(0.5, 1))
+    assert str(same) == str(one), "seeds that change no answer are one"
 
 
 def test_markdown_shows_ours_the_papers_and_why_something_was_not_run():

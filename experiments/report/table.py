@@ -32,7 +32,7 @@ _SIGNIFICANT = 0.05  # p-values below it are told as a difference
 
 _HOW_TO_READ = (
     "Test accuracy in %. Of n seeds: mean ± half the 95 % interval over seeds (Student's t); of "
-    "one: the interval over test photos (Wilson)."
+    "one, or where seeds change no answer: the interval over test photos (Wilson)."
 )
 _HOW_DIFFERENCES_ARE_MADE = (
     "Differences in points with their 95 % interval and p-value, on the same test photos and "
