@@ -30,7 +30,7 @@ from experiments.data.own_output import mark_output
 from experiments.outputs import check_file, check_folder, missing_packages
 from experiments.storage import save_json
 from experiments.training.device import Precision, cores, resolve_compute, share_cores
-from experiments.training.memory import NoRoomError
+from experiments.training.memory import NoRoomError, killed_workers_explained
 
 if TYPE_CHECKING:
     from experiments.data.photo_check import Finding, PhotoCheck, Place
@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check what `arguments` (default: the command line) ask for; return the exit status."""
     set_up_console()
     try:
-        return _check(tyro.cli(Options, args=arguments, prog="check.py"))
+        with killed_workers_explained():
+            return _check(tyro.cli(Options, args=arguments, prog="check.py"))
     except (ValueError, OSError, NoRoomError) as error:
         logger.error("error: %s", error)
         return 2

@@ -56,6 +56,7 @@ from experiments.deploy.inference import (
 from experiments.networks.backbones import load_network
 from experiments.networks.model import new_classifier
 from experiments.training.device import resolve_compute, share_cores
+from experiments.training.memory import killed_workers_explained
 from experiments.training.shared_memory import workers_that_fit
 from lca_fused import LCA, load_classifier
 from lca_fused.backbones import find_backbone
@@ -158,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = tyro.cli(Options, args=arguments, prog="enroll.py")
         if options.listed:
             return _list(options.gallery)
-        with changing(options.gallery):
+        with changing(options.gallery), killed_workers_explained():
             if options.remove:
                 return _remove(options.gallery, options.remove)
             assert options.photos is not None

@@ -47,7 +47,7 @@ from experiments.report.evaluation_page import write_evaluation_page
 from experiments.results import trained_contents
 from experiments.storage import save_json
 from experiments.training.device import Compute, resolve_compute, share_cores
-from experiments.training.memory import NoRoomError
+from experiments.training.memory import NoRoomError, killed_workers_explained
 from experiments.training.shared_memory import workers_that_fit
 from lca_fused import load_classifier
 from lca_fused.classifier import Classifier
@@ -199,7 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_up_console()
     try:
         options = tyro.cli(Options, args=arguments, prog="evaluate.py")
-        return _evaluate(options)
+        with killed_workers_explained():
+            return _evaluate(options)
     except (ValueError, OSError, NoRoomError) as error:
         logger.error("error: %s", error)
         return 2

@@ -13,7 +13,7 @@ int8 (model-int8.onnx) is judged by the share of photos that it recognises, or, 
 name no products, by how often it names the same class: one that loses over half a point is refused.
 
 Exit status: 0 when all formats were written, 1 when one is refused, 2 when the command line or the
-model cannot be used.
+model cannot be used, 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from lca_fused.description import described
 
 logger = logging.getLogger(__name__)
 
+_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 _GENERATED = 8
 _CALIBRATED = 200  # photos at most
 _BATCH_SIZES = (1, 16)  # of the first batch and of the others: the number of photos is free
@@ -165,6 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         logger.error("error: %s", error)
         return 2
+    except KeyboardInterrupt:
+        logger.error("interrupted; nothing was written")
+        return _INTERRUPTED
     return 0
 
 

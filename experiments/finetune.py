@@ -7,7 +7,7 @@ PHOTOS holds a folder of photos per product, or train/ and test/ (and validation
 folders. What was computed is kept: run again, an interrupted training goes on after its last epoch,
 and a finished one only writes its report. Exit status: 0 when the classifier is there, 1 when
 photos or weights cannot be used or the report could not be made, 2 when the command line cannot be
-used or the output cannot be written, 130 when it was interrupted.
+used, the output cannot be written or a worker was killed, 130 when it was interrupted.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from experiments.study.cells import Cell, check_tensorboard, forget_maps, run_ce
 from experiments.study.finetuning import Finetuning, parse_finetuning
 from experiments.training.device import Compute, resolve_compute
 from experiments.training.distributed import INTERRUPTED, on_first, rank, run_together
+from experiments.training.memory import WorkerKilledError, killed_workers_explained
 from experiments.training.photos import Photos
 from experiments.training.shared_memory import training_workers
 from lca_fused.photos.reading import ImageError
@@ -71,12 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.error("error: %s", error)
         return 2
     try:
-        result = finetune(options, compute, workers)
+        with killed_workers_explained():
+            result = finetune(options, compute, workers)
     except (DataError, ImageError, WeightsError, ModelError, CheckpointError) as error:
         logger.error("error: %s", error)
         return 1
     except (OutputError, OSError) as error:
         logger.error("error: %s", error)
+        return 2
+    except WorkerKilledError as error:
+        logger.error("error: %s; training goes on after the last finished epoch", error)
         return 2
     except KeyboardInterrupt:
         logger.error("interrupted: the same command goes on after the last finished epoch")

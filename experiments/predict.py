@@ -8,8 +8,8 @@ Photos go through what the model's test photos went through. Every row is writte
 computed; photos that cannot be read, or are of a format that is not, are rows with an error, and
 what else is left out is counted in the log (docs/experiment.md, "What is read"). Exit status: 0
 when every photo was read, 1 when some could not be, 2 when the command line or the model cannot be
-used or the GPU's memory ran out, 130 when interrupted, 141 when nobody reads the rows any more
-(`... | head`).
+used, memory ran out or a worker was killed, 130 when interrupted, 141 when nobody reads the rows
+any more (`... | head`).
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from experiments.deploy.prediction_rows import (
 )
 from experiments.outputs import check_folder
 from experiments.training.device import Compute, Precision, resolve_compute, share_cores
+from experiments.training.memory import WorkerKilledError, killed_workers_explained
 from experiments.training.shared_memory import workers_that_fit
 from lca_fused import load_classifier
 from lca_fused.classifier import Classifier
@@ -163,6 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NoReaderError:
         _discard_standard_output()
         return _NO_READER
+    except KeyboardInterrupt:
+        logger.error("interrupted before the first row")
+        return _INTERRUPTED
 
 
 def _predict(options: Options) -> int:
@@ -180,7 +184,12 @@ def _predict(options: Options) -> int:
                 _discard_rows(options)
             return 2
         try:
-            return _predict_all(options, classifier, compute, photos, workers, rows, pictures)
+            with killed_workers_explained():
+                return _predict_all(options, classifier, compute, photos, workers, rows, pictures)
+        except WorkerKilledError as error:
+            logger.error("error: %s", error)
+            logger.error("the rows written so far are kept")
+            return 2
         except torch.cuda.OutOfMemoryError as error:
             logger.error("error: %s", error)
             logger.error("the rows written so far are kept; use a smaller --batch-size")

@@ -395,6 +395,17 @@ def test_unreadable_photos_are_listed_and_left_out(model, photos, tmp_path, capl
     assert entry["agreement"]["photos"] == 1
 
 
+def test_interrupted_it_says_so_and_leaves_nothing(model, tmp_path, monkeypatch, caplog):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.export.compare", interrupt)
+    arguments = [str(model), "--output", str(tmp_path / "out"), "--formats", "safetensors"]
+    assert main(arguments) == 130
+    assert caplog.messages[-1] == "interrupted; nothing was written"
+    assert not (tmp_path / "out").exists()
+
+
 def test_photos_none_of_which_can_be_read_are_refused(model, tmp_path, caplog):
     arguments = [str(model), "--output", str(tmp_path / "out"), "--photos", str(tmp_path)]
     assert main(arguments) == 2

@@ -374,6 +374,16 @@ def test_a_disk_that_fills_up_costs_no_finished_epoch(
     assert saved == [1, 2, 2], "the first epoch is not trained again"
 
 
+def test_a_worker_that_is_killed_is_one_line(photos, options, caplog, monkeypatch):
+    def killed(*_):
+        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+
+    monkeypatch.setattr(Trainer, "fit", killed)
+    assert main([str(photos), *options]) == 2
+    assert "a process that loads photos was killed" in caplog.messages[-1]
+    assert "goes on after the last finished epoch" in caplog.messages[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
 def test_a_disk_that_fills_up_as_the_model_is_stored_costs_no_epoch(

@@ -458,23 +458,35 @@ def test_other_failures_to_write_are_not_taken_for_a_pipe_without_a_reader(
             JsonLinesWriter(Failing(number)).write([row])
 
 
+@pytest.mark.parametrize(
+    ("error", "messages"),
+    [
+        (
+            torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+            ("Tried to allocate 2 GiB", "use a smaller --batch-size"),
+        ),
+        (  # as torch raises it wherever the program is then
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            ("a process that loads photos was killed", "use fewer --workers", "are kept"),
+        ),
+    ],
+)
 def test_memory_that_runs_out_is_explained_and_keeps_the_rows(
-    model, photos, tmp_path, monkeypatch, caplog
+    model, photos, tmp_path, monkeypatch, caplog, error, messages
 ):
     predict_batch, batches = Predictor.predict, []
 
     def short_of_memory(predictor, *batch):
         batches.append(batch)
         if len(batches) == 3:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+            raise error
         return predict_batch(predictor, *batch)
 
     monkeypatch.setattr(Predictor, "predict", short_of_memory)
     output = tmp_path / "rows.csv"
     predict(model, photos, "--output", output, "--batch-size", "1", status=2)
     assert len(rows(output)) == 2
-    assert "Tried to allocate 2 GiB" in caplog.text
-    assert "use a smaller --batch-size" in caplog.text
+    assert all(message in caplog.text for message in messages)
 
 
 def test_output_that_is_not_finite_is_an_error_of_the_photo(model, photos, tmp_path, monkeypatch):

@@ -43,8 +43,11 @@ class Embedded:
 
     def of(self, photos: Sequence[int]) -> Embedded:
         """Return some of the photos, by their numbers."""
-        every = self.paths, self.vectors, self.copies
-        return Embedded(*([of_each[number] for number in photos] for of_each in every))
+        return Embedded(
+            [self.paths[number] for number in photos],
+            [self.vectors[number] for number in photos],
+            [self.copies[number] for number in photos],
+        )
 
     def enrolled(self, *, mean: bool) -> Enrolled:
         """Return what the gallery is to know: every photo's vector, or their mean.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -21,6 +22,28 @@ _SAYS_SO = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 class NoRoomError(CommonError):
     """The device's memory does not even hold the computation of one photo."""
+
+
+class WorkerKilledError(ValueError):
+    """A process that loads photos was killed; the message says what to do."""
+
+
+@contextmanager
+def killed_workers_explained() -> Iterator[None]:
+    """Make one line of what torch raises, wherever the program is then, as a worker is killed.
+
+    Raises:
+        WorkerKilledError: a process that loads photos was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise WorkerKilledError(
+            "a process that loads photos was killed, as happens where memory runs out; use fewer "
+            "--workers"
+        ) from error
 
 
 class Room:
