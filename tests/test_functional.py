@@ -138,6 +138,26 @@ def test_compiles_whole_forward_and_backward(backend, kernel_sizes):
         assert relative_error(actual[name], expected[name]) <= 1e-12, name
 
 
+@pytest.mark.usefixtures("_fresh_compiler")
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda function, x: torch.func.grad(lambda x: function(x).square().sum())(x),
+        lambda function, x: torch.func.jvp(function, (x,), (x.flip(0),)),
+        lambda function, x: torch.vmap(torch.func.jacrev(function))(torch.stack([x, -x])),
+    ],
+    ids=["grad", "jvp", "vmap of jacrev"],
+)
+def test_transforms_of_torch_func_are_right_in_compiled_functions(transform):
+    x, weight, bias = random_inputs((2, 3, 3, 4), 5).values()
+    ours, theirs = (
+        partial(transform, lambda x, function=function: function(x, weight, bias))
+        for function in (local_concepts_accumulation, lca_reference)
+    )
+    actual = torch.compile(ours, fullgraph=True, backend="aot_eager")(x)
+    torch.testing.assert_close(actual, theirs(x), rtol=1e-11, atol=1e-13)
+
+
 @pytest.mark.parametrize("backend", ["eager", "numba"])
 @pytest.mark.parametrize("trainable", [False, True])
 def test_all_positions_are_projected_by_one_matrix_product(backend, trainable):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lca_fused.backends import eager, operator
 from lca_fused.backends.kernels import KERNELS
-from lca_fused.backends.tracing import in_forward_mode, is_watched, recorder
+from lca_fused.backends.tracing import in_forward_mode, in_transform, is_watched, recorder
 from lca_fused.rectangles import KernelSizes
 
 EAGER = "eager"
@@ -65,7 +65,7 @@ def _unseen() -> str | None:
     tracer = recorder()
     if tracer is not None:
         return f"{tracer} records torch operators and sees no kernels"
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+    if in_transform():
         return "torch.func transforms torch operators and sees no kernels"
     return None
 
@@ -80,11 +80,6 @@ def _choose(x: Tensor) -> str:
 
 def _wants_plain_operators() -> bool:
     """Tracers, torch.func and forward mode take apart what they are given."""
-    if torch.compiler.is_compiling():
-        return recorder() is not None
-    return (
-        recorder() is not None
-        or is_watched()
-        or torch._C._are_functorch_transforms_active()
-        or in_forward_mode()
-    )
+    if recorder() is not None or in_transform():
+        return True
+    return not torch.compiler.is_compiling() and (is_watched() or in_forward_mode())

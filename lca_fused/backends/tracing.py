@@ -31,6 +31,12 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device)
 
 
+@constant  # torch.compile does as torch.func says while it traces
+def in_transform() -> bool:
+    """Whether torch.func transforms this call, in torch.compile too."""
+    return torch._C._are_functorch_transforms_active()
+
+
 def in_forward_mode() -> bool:
     """Whether tensors may carry tangents, which are lost by what is no torch operator."""
     return getattr(forward_ad, "_current_level", -1) >= 0
