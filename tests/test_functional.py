@@ -171,14 +171,20 @@ def test_all_positions_are_projected_by_one_matrix_product(backend, trainable):
     assert products == ["aten::addmm"]
 
 
+@pytest.mark.usefixtures("_fresh_compiler")
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("trainable", [True, False])
-def test_forward_mode_keeps_the_tangent(trainable):
+def test_forward_mode_keeps_the_tangent(trainable, compiled):
     inputs = random_inputs((2, 3, 4, 5), 6, dtype=torch.float64)
     inputs = {name: tensor.requires_grad_(trainable) for name, tensor in inputs.items()}
     tangent = torch.randn_like(inputs["x"])
+    function = local_concepts_accumulation
+    if compiled:
+        function = torch.compile(function, backend="eager")
+        function(**inputs)  # by kernels, where there are some
     with forward_ad.dual_level():
         dual = inputs | {"x": forward_ad.make_dual(inputs["x"], tangent)}
-        found = forward_ad.unpack_dual(local_concepts_accumulation(**dual)).tangent
+        found = forward_ad.unpack_dual(function(**dual)).tangent
     _, expected = torch.func.jvp(
         lambda x: lca_reference(x, inputs["weight"], inputs["bias"]), (inputs["x"],), (tangent,)
     )
