@@ -100,6 +100,17 @@ def halves_in_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(arithmetic, name, _on_tensors(function))
 
 
+def fma_rounds_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have tl.fma of float32 round as on a GPU, where the interpreter rounds the product, too."""
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    def fma(_builder: Any, x: Any, y: Any, z: Any) -> Any:
+        product = x.data.astype(np.float64) * y.data.astype(np.float64)
+        return TensorHandle((product + z.data).astype(z.data.dtype), z.dtype.scalar)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_fma", fma)
+
+
 def _on_tensors(function: Callable[..., Halves]) -> Callable[..., Any]:
     """`function` for tensors of the interpreter, each of which holds an array of int32."""
     import triton.language as tl

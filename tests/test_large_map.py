@@ -161,6 +161,18 @@ def test_top_rows_may_be_shared_out_and_sums_are_repeatable(width, gate, halves,
         assert relative_error(shared, alone.double()) <= limit
 
 
+def test_no_mean_is_negative_where_rectangles_are_barely_open(monkeypatch):
+    """Of a column whose every open rectangle is worth a rounding of the sums it is taken from."""
+    if INTERPRETED:
+        quick_interpreter.fma_rounds_once(monkeypatch)
+    projection = torch.full((1, 2, 17, 2), -float.fromhex("0x1.e329bap+0"))
+    units = {0: 3, 1: -2, 2: 0, 5: 1, 6: -2, 7: 0, 8: -2}
+    for column, number in units.items():
+        projection[0, 0, column] = number * 2.0**-23
+    for gate in (False, True):
+        assert (pool(projection, gate=gate)[0] >= 0).all()
+
+
 @pytest.mark.parametrize("magnitude", [1e-38, 1e-20, 1e30, 1e36])
 def test_columns_of_any_magnitude_keep_their_digits(magnitude):
     projection = random_projection((4, 5), -0.3) * magnitude

@@ -148,7 +148,7 @@ def sum_across_kernel(
 def add_parts_kernel(
     part_ptr, pooled_ptr, columns, parts, AT_ONCE: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Sum up (parts, columns) over the parts."""
+    """Sum up (parts, columns) over the parts; those of gate maps may come to less than zero."""
     column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = column < columns
     total = tl.load(part_ptr + column, mask=inside, other=0.0)
@@ -156,7 +156,7 @@ def add_parts_kernel(
         for j in tl.static_range(AT_ONCE):
             place = part_ptr + tl.cast(first + j, tl.int64) * columns + column
             total += tl.load(place, mask=inside & (first + j < parts), other=0.0)
-    tl.store(pooled_ptr + column, total, mask=inside)
+    tl.store(pooled_ptr + column, tl.where(total < 0, 0.0, total), mask=inside)
 
 
 @triton.jit
