@@ -145,8 +145,6 @@ def _starts(photos: int, precision: float) -> list[int]:
         return []
     number = 1 + int(math.log2(photos / fewest_photos(precision)))
     first = fewest_photos(precision, error=(1 - CONFIDENCE) / number)
-    if number == 1 or first > photos:
-        return [fewest_photos(precision)]
     return sorted({round(start) for start in np.geomspace(first, photos, number)})
 
 

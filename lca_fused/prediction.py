@@ -108,7 +108,7 @@ def predictions_of(logits: Tensor, description: Description, top_k: int) -> list
     Raises:
         PredictionError: a logit is not finite.
     """
-    wide = logits.detach().float().cpu().double()
+    wide = logits.detach().cpu().double()
     if not wide.isfinite().all():
         rows = (~wide.isfinite().all(dim=1)).nonzero().flatten().tolist()
         raise PredictionError(
