@@ -61,8 +61,21 @@ def test_where_precision_is_on_the_edge_it_is_proven_in_5_of_100_draws_at_most()
 def test_it_is_known_how_many_photos_a_precision_takes(precision, errors, photos):
     assert fewest_photos(precision, errors) == photos
     scores, right = np.linspace(1, 0, photos), np.ones(photos, bool)
-    assert prove(scores, right, precision).holds == (errors == 0 or photos >= 473)
-    assert not prove(scores[: fewest_photos(precision) - 1], right[1:], precision).holds
+    proof = prove(scores, right, precision)
+    assert (proof.holds, proof.threshold, proof.photos) == (True, None, photos), "all of them"
+    few = fewest_photos(precision) - 1
+    assert not prove(scores[:few], right[:few], precision).holds
+
+
+def test_what_the_surest_photos_prove_the_others_do_not_take_away():
+    scores = np.linspace(1, 0, 120)  # the sequence starts at 72 photos, and at all of them
+    proof = prove(scores, np.arange(120) < 80, 0.95)
+    assert (proof.threshold, proof.photos, proof.errors) == (scores[80], 80, 0)
+    assert (proof.best.photos, proof.best.errors) == (72, 0)
+    assert proof.best.precision == pytest.approx(0.025 ** (1 / 72))
+    nothing = prove(scores, np.arange(120) % 10 > 0, 0.95)
+    assert (nothing.threshold, nothing.photos, nothing.errors) == (None, 0, 0)
+    assert prove(scores, np.zeros(120, bool), 0.95).best.precision == 0
 
 
 @pytest.mark.parametrize("precision", [0.0, 1.0])
@@ -113,9 +126,9 @@ def test_photos_that_are_all_recognised_tell_of_no_temperature():
 
 
 def test_rejection_is_measured_from_the_ranks():
-    known, unknown = np.arange(1, 22.0), np.array([0.0, 1.5, 2.5, 30.0])
-    assert auroc(known, unknown) == pytest.approx((21 + 20 + 19 + 0) / 84)
-    assert let_through(known, unknown) == 0.5  # 20 of 21 are from 2 on
+    known, unknown = np.arange(1, 23.0), np.array([0.0, 1.5, 2.0, 30.0])
+    assert auroc(known, unknown) == pytest.approx((22 + 21 + 20.5 + 0) / 88)
+    assert let_through(known, unknown) == 0.5  # 21 of 22 are from 2 on
 
 
 @pytest.fixture(scope="module")

@@ -85,6 +85,8 @@ def test_grey_photos_and_transparency_are_read_as_files_are(classifier, photo):
     clear.putalpha(0)
     white = Image.new("RGB", photo.size, "white")
     assert classifier.predict(clear) == classifier.predict(white)
+    ones = torch.ones(3, *photo.size[::-1], dtype=torch.bfloat16, requires_grad=True)
+    assert classifier.predict(ones) == classifier.predict(white)
 
 
 def test_the_mode_and_the_gradients_of_the_classifier_stay(classifier, photo):
@@ -103,6 +105,12 @@ def test_the_mode_and_the_gradients_of_the_classifier_stay(classifier, photo):
         ([3], TypeError, "a photo is a int; expected a path"),
         (np.zeros((4, 4, 2), np.uint8), ValueError, r"shape \(4, 4, 2\)"),
         (torch.zeros(4, 4, 3, dtype=torch.uint8), ValueError, r"\(3, H, W\) of a tensor"),
+        (np.zeros((0, 4, 3), np.uint8), ValueError, r"shape \(0, 4, 3\)"),
+        (
+            np.full((4, 4, 3), -1.0),
+            ValueError,
+            r"lies in -1\.\.-1; expected 0\.\.1",
+        ),
         (np.full((4, 4, 3), 2.0), ValueError, r"lies in 2\.\.2; expected 0\.\.1, not normalised"),
         (np.zeros((4, 4, 3), np.int32), ValueError, "dtype int32; expected uint8"),
         (np.full((4, 4, 3), np.nan), ValueError, "expected 0..1"),

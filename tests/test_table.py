@@ -60,8 +60,9 @@ def test_interval_is_students_t_over_seeds():
     assert lca.interval == pytest.approx((60 - lca.half_width, 60 + lca.half_width))
 
 
-def test_interval_ends_at_100():
+def test_interval_ends_at_0_and_100():
     assert entry(run(1.0), run(0.9, 1)).interval[1] == 100
+    assert entry(run(0.0), run(0.1, 1)).interval[0] == 0
 
 
 def test_one_seed_has_the_interval_of_its_photos():
@@ -142,13 +143,16 @@ def test_the_table_is_read_back_with_the_results_it_names():
     assert to_json(read) == to_json(made)
 
 
-@pytest.mark.parametrize("photos", [19, 0])
-def test_a_result_without_a_label_for_every_photo_is_none(tmp_path, photos):
-    stored = run(0.5)
-    top5 = stored.top5 if photos else ()
-    path = tmp_path / "lca.json"
-    replace(stored, path=path, labels=stored.labels[:photos], top5=top5).save()
-    with pytest.raises(CheckpointError, match=f"{photos} labels, {len(top5)} predictions"):
+@pytest.mark.parametrize(
+    ("labels", "top5", "message"),
+    [([0] * 9, [[0]] * 10, "9 labels, 10 pred"), ([], [], "0 labels, 0 pred"), ([0], [[]], "none")],
+)
+def test_a_result_without_a_label_and_a_prediction_of_every_photo_is_none(
+    tmp_path, labels, top5, message
+):
+    path = tmp_path / "none.json"
+    replace(run(0.5), path=path, labels=labels, top5=top5).save()
+    with pytest.raises(CheckpointError, match=message):
         Result.read(path)
 
 
