@@ -109,6 +109,8 @@ def test_every_planted_fault_is_found_and_none_invented(tmp_path):
     packshot = Image.new("RGB", (200, 200), "white")
     packshot.paste(draw(503), (40, 40))
     packshot.save(train / "plum/packshot.png")
+    packshot.paste(draw(506), (40, 40))
+    packshot.save(test / "plum/packshot.png")
     (train / "nothing").mkdir()
     copy_of = {"once": 504, "untested": 505}
     for name, seed in copy_of.items():
@@ -144,8 +146,11 @@ def test_every_planted_fault_is_found_and_none_invented(tmp_path):
         "untrained": ["untrained"],
         "untested": ["untested"],
     }
-    assert stored["packshots"] == {"train": {"their ground": 1}}
+    assert stored["packshots"] == {split: {"their ground": 1} for split in ("train", "test")}
     page = (tmp_path / "out" / "check.html").read_text()
+    told = "1 packshots in {}, told by their ground (1){}"
+    assert told.format("train", "; training lays them on fresh grounds") in page
+    assert told.format("test", "<") in page
     assert page.count("<img ") == 14
     assert page.count("unreadable</span>") == 2
     assert "http" not in page

@@ -139,6 +139,7 @@ def test_the_table_is_read_back_with_the_results_it_names():
     read = read_table(to_json(made), {only.name: only, "another": run(0.7)})
     assert read.rows == ROWS
     assert read.entries["lca", ONE_SHOT].results == (only,)
+    assert only.name == "cells/data/only.json"
     assert read.entries["sift", "folder"].not_run.reason == "no photos were given; give some"
     assert to_json(read) == to_json(made)
 

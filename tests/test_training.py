@@ -22,7 +22,7 @@ from experiments.training.photos import Photos
 from experiments.training.recipe import Recipe
 from experiments.training.scoring import Score, score
 from experiments.training.steps import Stepper
-from experiments.training.trainer import Trainer
+from experiments.training.trainer import Progress, Trainer
 from lca_fused.backbones import small_resnet
 from lca_fused.decision import Decision
 from lca_fused.explain import explain
@@ -153,6 +153,21 @@ def test_best_epoch_has_the_highest_validation_accuracy_the_later_one_of_a_tie(
     assert trainer.fit(photos.train(0), photos.validation).best_epoch == best
     for key, value in kept[best].items():
         assert torch.equal(value, weights_of(trainer)[key]), key
+
+
+def test_weights_from_before_stay_where_no_epoch_is_better(photos, tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path / "c.pt", dataclasses.replace(RECIPE, epochs=2))
+    start = {key: value.clone() for key, value in weights_of(trainer).items()}
+    history = [{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.0}]
+    before = Progress(2, 1, (0.9, 1), start, history)
+    options = {"seed": 0, "checkpoint": trainer.checkpoint, "before": before}
+    trainer = Trainer(trainer.model, trainer.loss, trainer.recipe, CPU, **options)
+    scripted_scores(monkeypatch, [0.8, 0.85])
+    progress = trainer.fit(photos.train(0), photos.validation)
+    assert (progress.epoch, progress.best_epoch, progress.best_rank) == (4, 1, (0.9, 0))
+    assert [record["epoch"] for record in progress.history] == [1, 2, 3, 4]
+    assert all(torch.equal(value, start[key]) for key, value in weights_of(trainer).items())
+    assert Progress(1, 1, history=history[:1]).after(before).best_epoch == 3
 
 
 @pytest.mark.parametrize("patience", [0, 1])
