@@ -108,16 +108,16 @@ def predictions_of(logits: Tensor, description: Description, top_k: int) -> list
     Raises:
         PredictionError: a logit is not finite.
     """
-    wide = logits.detach().cpu().double()
-    if not wide.isfinite().all():
-        rows = (~wide.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    logits = logits.cpu()  # what follows is computed in float64, which not every device has
+    if not logits.isfinite().all():
+        rows = (~logits.isfinite().all(dim=1)).nonzero().flatten().tolist()
         raise PredictionError(
             f"the network's output for the photos {rows[:10]} of the batch is not finite; try "
             "float32, and look for numbers that are not finite among its parameters"
         )
     classes, decision = description.classes, description.decision
-    probabilities, ranked = decision.probabilities(wide).topk(min(top_k, len(classes)))
-    accepted = decision.accepted(wide)
+    probabilities, ranked = decision.probabilities(logits).topk(min(top_k, len(classes)))
+    accepted = decision.accepted(logits)
     return [
         Prediction(tuple(zip((classes[i] for i in indices), p, strict=True)), tuple(indices), sure)
         for indices, p, sure in zip(
