@@ -288,8 +288,11 @@ def test_reset_classifier_replaces_the_linear_classifier_alone(make):
     attached = attach_lca(make(), 7, out_features=20)
     before = {name: p for name, p in attached.named_parameters() if "classifier" not in name}
     features = attached.eval().forward_head(attached.forward_features(images()), pre_logits=True)
+    attached.description = "of 7 classes"
     attached.reset_classifier(4)
     assert attached.num_classes == 4
+    assert attached.description is None
+    assert not attached.classifier.training
     assert attached.get_classifier() is attached.classifier
     assert attached.classifier.weight.shape == (4, 20)
     after = {name: p for name, p in attached.named_parameters() if "classifier" not in name}

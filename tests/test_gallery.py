@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from lca_fused import Gallery, explain, load_classifier
+from lca_fused.decision import Decision
 from lca_fused.gallery import Enrolled, GalleryError, lookalikes
 from lca_fused.pretrained import PretrainedError, save_description
 from tests.stored_models import SIDE, build
@@ -167,6 +168,19 @@ def test_a_classifier_with_a_gallery_comes_back_from_its_folder(tmp_path, method
     assert loaded.num_classes == 3
     assert loaded(images).argmax(1).tolist() == [0, 1, 1, 2]
     assert loaded.predict(loaded.description.preprocessing.photos_of(images)[0].numpy()).name == "x"
+
+
+@pytest.mark.parametrize(
+    ("scale", "decision"), [(30, Decision(2.0, threshold=0.5)), (20, Decision())]
+)
+def test_another_gallery_decides_as_the_one_before_where_it_has_its_scale(scale, decision):
+    classifier, _ = enrolled()
+    proven = Decision(2.0, threshold=0.5, precision=0.9, photos=9, errors=1)
+    told = replace(classifier.description, accuracy={"test": 0.9}, decision=proven)
+    classifier.description, before = told, classifier.classifier
+    classifier.set_gallery(Gallery(before.embeddings, before.products, "abc", scale=scale))
+    expected = replace(told, classes=("a", "b", "c"), accuracy={}, decision=decision)
+    assert classifier.description == expected
 
 
 def test_a_changed_gallery_leaves_one_file_of_vectors(tmp_path):
