@@ -53,3 +53,7 @@ def test_the_site_shows_the_pictures_that_pages_take_from_beside_results(site):
     }
     assert any("results" in picture.parts for picture in shown)
     assert [picture for picture in shown if not picture.is_file()] == []
+
+
+def test_the_site_holds_no_code_of_ours(site):
+    assert [path for path in site.rglob("*.py*") if path.suffix in (".py", ".pyc")] == []
