@@ -39,7 +39,7 @@ from experiments.deploy.deciding import decide, in_words
 from experiments.deploy.gallery_folder import changing
 from experiments.deploy.halves import draw_halves
 from experiments.deploy.halves import in_words as draws_in_words
-from experiments.deploy.inference import MEGAPIXEL, PhotoReader
+from experiments.deploy.inference import MAX_MEGAPIXELS, MEGAPIXEL, PhotoReader
 from experiments.deploy.labelled_photos import LabelledPhotos, look_at
 from experiments.outputs import make_folder
 from experiments.report.evaluation import Evaluation
@@ -58,7 +58,7 @@ from lca_fused.pretrained import save_decision
 logger = logging.getLogger(__name__)
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
-_MAX_PIXELS = 100 * MEGAPIXEL
+_MAX_PIXELS = MAX_MEGAPIXELS * MEGAPIXEL  # what training reads is read here
 _HUB = "hf-hub:"
 _LISTED = 10
 

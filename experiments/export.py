@@ -39,7 +39,7 @@ from experiments.console import set_up_console
 from experiments.data.names import class_name
 from experiments.deploy.export_formats import FILES, FORMATS, INT8, Classify, Format
 from experiments.deploy.export_manifest import describe
-from experiments.deploy.inference import MEGAPIXEL, PhotoReader, find_photos
+from experiments.deploy.inference import MAX_MEGAPIXELS, MEGAPIXEL, PhotoReader, find_photos
 from experiments.outputs import check_folder, check_space, missing_packages
 from experiments.storage import save_json
 from lca_fused import Classifier, load_classifier
@@ -51,7 +51,7 @@ _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 _GENERATED = 8
 _CALIBRATED = 200  # photos at most
 _BATCH_SIZES = (1, 16)  # of the first batch and of the others: the number of photos is free
-_MAX_PIXELS = 100 * MEGAPIXEL
+_MAX_PIXELS = MAX_MEGAPIXELS * MEGAPIXEL  # what training reads is read here
 
 
 class ExportError(ValueError):

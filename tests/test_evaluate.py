@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.special import softmax
 
 from experiments.calibration import expected_calibration_error, fit_temperature, reliability
@@ -213,6 +214,16 @@ def test_photos_that_were_trained_on_or_set_the_threshold_are_told(model, photos
         shutil.rmtree(photos / "test" / name)
     evaluate(own, photos, *output, status=2)
     assert "was trained on all 3 photos" in caplog.text
+
+
+@pytest.mark.slow
+def test_photos_as_large_as_training_reads_are_read(model, tmp_path):
+    folder = tmp_path / "photos" / "lime"
+    folder.mkdir(parents=True)
+    for number, side in enumerate((10_100, 48)):  # 102 megapixels
+        Image.new("1", (side, side), 1).save(folder / f"{number}.png")
+    evaluate(model, tmp_path / "photos", "--output", tmp_path / "out", status=1)  # not proven
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["accuracy"]["of"] == 1
 
 
 def test_what_cannot_be_done_is_one_sentence(model, photos, tmp_path, caplog):
