@@ -36,6 +36,7 @@ if not __package__:  # run as a file, from whatever folder: the packages are bes
 from experiments.command_lines import command_line
 from experiments.console import set_up_console
 from experiments.data.cut_out import CutOut
+from experiments.data.names import composed
 from experiments.data.own_output import mark_output
 from experiments.data.product_folders import find_products
 from experiments.deploy.enrolling import (
@@ -161,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _list(options.gallery)
         with changing(options.gallery), killed_workers_explained():
             if options.remove:
-                return _remove(options.gallery, options.remove)
+                return _remove(options.gallery, tuple(map(composed, options.remove)))
             assert options.photos is not None
             return _enroll(options, options.photos)
     except (ValueError, OSError) as error:

@@ -82,11 +82,12 @@ def test_a_product_joins_and_leaves_and_the_others_stay(model, photos, tmp_path,
     enroll(gallery, only(photos, NAMES[0], tmp_path / "first"), "--model", model)
     before = load_classifier(gallery).classifier
     second = only(photos, NAMES[1], tmp_path / "second")
+    (second / NAMES[1]).rename(second / "cafe\u0301")  # decomposed, as macOS may write it
     enroll(gallery, second, "--per-product", "mean", "--model", model)
-    assert listed(gallery, capsys) == {NAMES[0]: 2, NAMES[1]: 1}
+    assert listed(gallery, capsys) == {NAMES[0]: 2, "caf\xe9": 1}
     enroll(gallery, second)
-    assert listed(gallery, capsys) == {NAMES[0]: 2, NAMES[1]: 2}, "enrolled again: replaced"
-    enroll(gallery, "--remove", NAMES[1])
+    assert listed(gallery, capsys) == {NAMES[0]: 2, "caf\xe9": 2}, "enrolled again: replaced"
+    enroll(gallery, "--remove", "cafe\u0301")
     after = load_classifier(gallery).classifier
     assert after.names == before.names
     assert torch.equal(after.embeddings, before.embeddings)

@@ -21,4 +21,9 @@ def printable(name: str | Path) -> str:
 
 def class_name(folder: Path) -> str:
     """Return the name of the class whose photos are in `folder`: printable, and composed (NFC)."""
-    return unicodedata.normalize("NFC", printable(folder.name))
+    return composed(printable(folder.name))
+
+
+def composed(name: str) -> str:
+    """Return a name as classes are named (NFC), however whoever typed it spells it."""
+    return unicodedata.normalize("NFC", name)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from experiments.checksum import content_digests
+from experiments.data.names import composed
 from experiments.deploy.enrolling import Embedder, add_to_gallery, lookalikes_of
 from experiments.deploy.explanation_images import Seen, explainable, explained
 from experiments.deploy.gallery_folder import changing, gallery_photos
@@ -245,7 +246,7 @@ def _checked(name: str) -> str:
     Raises:
         RefusedError: it cannot be one.
     """
-    name = " ".join(name.split())
+    name = composed(" ".join(name.split()))
     if not name:
         raise RefusedError("The product has no name; type one.")
     if len(name) > _LONGEST_NAME or not name.isprintable():
