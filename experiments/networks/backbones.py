@@ -18,6 +18,7 @@ from experiments.networks.weights import (
     WeightsError,
     WeightsNotGivenError,
     fetch_weights,
+    given_as,
     load_strictly,
     read_weights,
 )
@@ -113,7 +114,7 @@ def _fetched_from_timm(backbone: Backbone) -> nn.Module:
         reason = " ".join(f"{error}".split())
         raise WeightsNotGivenError(
             f"the weights of {backbone.name} could not be fetched by timm ({reason}); download "
-            f"them elsewhere and give their path with --weights {backbone.name}=FILE"
+            f"them elsewhere and give their path: {given_as(backbone.name)}"
         ) from error
 
 

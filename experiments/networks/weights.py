@@ -168,6 +168,11 @@ def _log_unused(
     return list(other)
 
 
+def given_as(name: str) -> str:
+    """Return how a user gives the weights of a network that were not fetched."""
+    return f"--weights FILE, or --weights {name}=FILE where run_all.py has several networks"
+
+
 def _check_exists(weights: Path) -> None:
     if not weights.is_file():
         raise WeightsError(f"there is no weights file {weights}; give its path with --weights")
@@ -197,5 +202,5 @@ def _fetch(name: str, url: str, file: Path) -> None:
             _failed[url] = str(error)
     raise WeightsNotGivenError(
         f"the weights of {name} could not be fetched ({_failed[url]}); download that file "
-        f"elsewhere and give its path with --weights {name}=FILE"
+        f"elsewhere and give its path: {given_as(name)}"
     )
