@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,16 +19,18 @@ def test_parts_of_all_processes_make_up_the_same_steps(count, size, accumulate):
     order = shuffled(count, epoch_generator(0, 0))
     processes = [cut(order, 8, accumulate=accumulate, rank=rank, size=size) for rank in range(size)]
     assert len({len(parts) for parts in processes}) == 1, "all of them have as many parts"
-    steps, step = [], []
+    steps, step, parts = [], [], []
     for together in zip(*processes, strict=True):
         assert len({part.last for part in together}) == 1
         assert len({part.step_photos for part in together}) == 1
         assert all(part.items for part in together), "a process always has photos to compute"
         step += [item for part in together for item in part.items[: part.photos]]
+        parts += together
         if together[0].last:
             assert len(step) == together[0].step_photos
+            assert {part.largest for part in parts} == {max(part.photos for part in parts)}
             steps.append(sorted(step))
-            step = []
+            step, parts = [], []
     assert steps == [sorted(order[start : start + 8]) for start in range(0, count, 8)]
 
 
@@ -38,6 +41,19 @@ def test_parts_are_even():
 
 def test_one_process_computes_nothing_for_nothing():
     assert [part.photos for part in cut(range(10), 8, accumulate=4)] == [2, 2, 2, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("count", "at_once", "accumulate"), [(8, 2, 4), (7, 3, 3), (8, 7, 2), (5, 5, 1)]
+)
+def test_smaller_parts_are_those_of_more_accumulation(count, at_once, accumulate):
+    (whole,) = cut(range(count), count)
+    places, found = zip(*whole.smaller(at_once), strict=True)
+    expected = cut(range(count), count, accumulate=accumulate)
+    assert [*found] == [replace(part, largest=whole.largest) for part in expected]
+    assert [whole.items[place] for place in places] == [part.items for part in found]
+    stand_in = replace(whole, photos=0)
+    assert [part.photos for _, part in stand_in.smaller(at_once)] == [0] * accumulate
 
 
 LABELS = [0] * 10 + [5] * 3 + [2]
