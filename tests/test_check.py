@@ -99,7 +99,7 @@ def test_every_planted_fault_is_found_and_none_invented(tmp_path):
     save_anew(train / "lime/2.png", train / "plum/anew.jpg")
     (train / "plum/cut.png").write_bytes((train / "plum/0.png").read_bytes()[:-900])
     (train / "plum/empty.jpg").touch()
-    draw(500, side=TINY - 1).save(train / "plum/tiny.png")
+    draw(500).resize((120, TINY - 1)).save(train / "plum/tiny.png")
     draw(501, side=TINY).save(train / "plum/small.png")
     Image.new("RGB", (120, 120), "teal").save(train / "plum/teal.png")
     (train / "plum/raw.cr2").write_bytes(b"II*\0")
@@ -148,6 +148,15 @@ def test_every_planted_fault_is_found_and_none_invented(tmp_path):
     }
     assert stored["packshots"] == {split: {"their ground": 1} for split in ("train", "test")}
     page = (tmp_path / "out" / "check.html").read_text()
+    shown = {
+        photo.pop("file"): photo
+        for finding in stored["findings"]
+        for group in finding["groups"]
+        for photo in group
+    }
+    assert shown["test/apple/leak.png"] == {"split": "test", "class": "apple"}
+    assert shown["train/plum/tiny.png"]["remark"] == f"120 x {TINY - 1} pixels"
+    assert shown["train/plum/empty.jpg"]["remark"].startswith("zero bytes")
     told = "1 packshots in {}, told by their ground (1){}"
     assert told.format("train", "; training lays them on fresh grounds") in page
     assert told.format("test", "<") in page
