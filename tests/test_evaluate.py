@@ -284,6 +284,7 @@ def test_a_classifier_that_cannot_be_written_stays_as_it_was(model, tmp_path, mo
     with pytest.raises(OSError, match="killed"):
         save_decision(Decision(2.0), sorted(COLOURS), own)
     monkeypatch.undo()
+    assert {path.name for path in own.iterdir()} == {path.name for path in model.iterdir()}
     assert load_classifier(own).description.decision == Decision()
     with pytest.raises(PretrainedError, match="has other classes than the threshold is of"):
         save_decision(Decision(2.0), ["apple"], own)

@@ -48,6 +48,11 @@ def test_regional_maxima_of_small_maps_have_the_length_asked_for(size):
     assert repr(RMAC(6, scale=4.0)) == "RMAC(scale=4)"
 
 
+def test_by_default_the_exponent_is_3_and_the_root_mean_square_of_maxima_1():
+    assert torch.equal(GeM(5).double()(MAP), GeM(5, 3.0).double()(MAP))
+    torch.testing.assert_close(RMAC(5)(MAP).square().mean(1), torch.ones(2, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_every_head_says_how_many_features_it_returns(name):
     head = HEADS[name](5).double()
