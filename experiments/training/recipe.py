@@ -11,7 +11,7 @@ from lca_fused.backbones import find_backbone
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with momentum, as in the paper (section 4); rates rise and fall along half a cosine each."""
+    """SGD with momentum, as in the paper (section 4); rates rise and fall by half a cosine each."""
 
     epochs: int = 12
     """Passes over the training photos (each drawn the data set's `train_repeats` times), with
