@@ -142,6 +142,7 @@ def test_the_table_is_read_back_with_the_results_it_names():
     assert only.name == "cells/data/only.json"
     assert read.entries["sift", "folder"].not_run.reason == "no photos were given; give some"
     assert to_json(read) == to_json(made)
+    assert str(read_table(to_json(made), {}).entries["lca", ONE_SHOT]) == "not run", "it is gone"
 
 
 @pytest.mark.parametrize(
