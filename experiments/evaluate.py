@@ -246,7 +246,14 @@ def _evaluate(options: Options) -> int:
     _write(options, evaluation, notes)
     for line in [*notes, *_summary(evaluation)]:
         logger.info("%s", line)
-    if options.store:
+    if options.store and stored.threshold is not None and not proven:
+        logger.error(
+            "nothing was stored: %s keeps the threshold that it has, without which it would accept "
+            "every photo; give more photos, ask for a lower --precision, or take decision out of "
+            "its config.json first",
+            options.model,
+        )
+    elif options.store:
         _store(classifier, decision, Path(options.model))
     elif not options.stored:
         logger.info("nothing was changed in %s; --store has predict.py go by this", options.model)

@@ -149,7 +149,9 @@ def evaluate(*arguments: object, status: int) -> None:
     assert main([*map(str, arguments), *FAST]) == status
 
 
-def test_what_is_stored_is_what_predict_goes_by_and_nothing_else_changes(model, photos, tmp_path):
+def test_what_is_stored_is_what_predict_goes_by_and_nothing_else_changes(
+    model, photos, tmp_path, caplog
+):
     own = shutil.copytree(model, tmp_path / "own.model")
     output = tmp_path / "evaluation"
     arguments = (own, photos, "--output", output, "--validation", photos / "test")
@@ -163,6 +165,13 @@ def test_what_is_stored_is_what_predict_goes_by_and_nothing_else_changes(model, 
     assert (own / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
     assert {path.name for path in own.iterdir()} == {path.name for path in model.iterdir()}
 
+    kept = replace(decision, threshold=0.4)
+    save_decision(kept, after["classes"], own)
+    evaluate(*arguments, "--precision", 0.99, "--store", status=1)
+    assert "keeps the threshold that it has" in caplog.text
+    assert load_classifier(own).description.decision == kept
+
+    evaluate(own, photos, "--output", output, "--stored", status=0)
     values = json.loads((output / "evaluation.json").read_text())
     assert values["accuracy"]["of"] == 8 * len(COLOURS)
     assert values["unknown_products"] == ["cherry"]

@@ -29,7 +29,8 @@ def input_gradients(
         needed: whether rows, weight and bias need their gradients.
     """
     projected, sums = _projected(projection_gradient, saved, grad_pooled)
-    product = projected.reshape(saved.shape[:3].numel(), saved.shape[3])  # not flatten: vmap
+    # No flatten: it has no rule for many gradients at once.
+    product = projected.reshape(-1, saved.shape[3])
     grad_rows = grad_weight = grad_bias = None
     if needed[0]:
         grad_rows = (product @ weight).view(rows.shape)
