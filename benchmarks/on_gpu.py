@@ -119,6 +119,7 @@ def _run(step: Step, folder: Path, seconds: float) -> str:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_heed_interrupts,
         )
         try:
             status = process.wait(seconds)
@@ -127,6 +128,11 @@ def _run(step: Step, folder: Path, seconds: float) -> str:
         finally:
             _end(process)
     return "done" if status == 0 else f"exit status {status}, see {log.name}"
+
+
+def _heed_interrupts() -> None:
+    """Have a step end when it is interrupted: what runs in the background of a shell ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

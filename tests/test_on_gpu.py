@@ -19,13 +19,13 @@ SLEEP = ("timeit", "-n", "1", "-r", "1", "import time; time.sleep(60)")
 def test_steps_go_on_after_one_that_fails_and_one_that_takes_too_long(tmp_path):
     steps = [
         Step("wrong", ("no_such_module",), 60),
-        Step("long", SLEEP, 5),  # seconds enough for Python to start
+        Step("long", SLEEP, 3),  # seconds enough for Python to start
         Step("right", ("platform",), 60),
     ]
     ended = {step.name: status for step, status in run(steps, tmp_path, seconds=600)}
     assert "exit status 1" in ended["wrong"]
     assert "no_such_module" in (tmp_path / "wrong.txt").read_text()
-    assert "stopped after 5 s" in ended["long"]
+    assert "stopped after 3 s" in ended["long"]
     assert "KeyboardInterrupt" in (tmp_path / "long.txt").read_text()  # it had a last word
     assert ended["right"] == "done"
 
@@ -46,11 +46,11 @@ def test_what_a_step_started_does_not_outlive_it(tmp_path, monkeypatch):
     once = ("timeit", "-n", "1", "-r", "1")
     steps = [
         Step("ends", (*once, starts), 60),
-        Step("stopped", (*once, f"{starts}; {deaf}; {SLEEP[-1]}"), 5),
+        Step("stopped", (*once, f"{starts}; {deaf}; {SLEEP[-1]}"), 3),
     ]
     statuses = [status for _, status in run(steps, tmp_path, seconds=60)]
     assert statuses[0] == "done"
-    assert "stopped after 5 s" in statuses[1]
+    assert "stopped after 3 s" in statuses[1]
     for step in steps:
         assert not _runs(int((tmp_path / f"{step.name}.txt").read_text().split()[0]))
 
